@@ -1,0 +1,1 @@
+"""Text to batches: corpus, tokenizer, vocabulary, token stream, batching."""

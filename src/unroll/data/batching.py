@@ -1,0 +1,213 @@
+"""A token stream as batches of ``(inputs, targets)``: windows, random, sequential.
+
+Nothing is materialised: every batching is an index into the stream, computed a batch at a time.
+
+    stream:  a b c d e f g h i j k l        sequential, 2 columns, length 3:
+
+        a b c | d e f        first batch: rows abc and ghi, targets bcd and hij
+        g h i | j k l        second batch: rows de. and jk. go on where those ended
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from unroll.data.config import BatchingConfig, RandomConfig, SequentialConfig, WindowsConfig
+from unroll.data.token_stream import TokenStream
+from unroll.registry import require
+
+IGNORE = -100
+"""Target of a position that is not scored."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``inputs`` and ``targets``: int64 ``(batch, time)``; a target of ``IGNORE`` is not scored.
+    ``carry`` says that the state goes on from the batch before."""
+
+    inputs: Tensor
+    targets: Tensor
+    carry: bool = False
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.inputs.to(device), self.targets.to(device), self.carry)
+
+
+class Batching(Protocol):
+    """What every batching offers."""
+
+    def steps(self, stream: TokenStream) -> int:
+        """Batches of an epoch.
+
+        Raises:
+            Refused: the stream is too short for a single one.
+        """
+
+    def batches(self, stream: TokenStream, seed: int, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch; the same seed and epoch give the same ones."""
+
+
+def shifted(stream: TokenStream, starts: npt.NDArray[np.int64], length: int, carry: bool) -> Batch:
+    """``length`` ids from each start on, with the id after each as its target."""
+    rows = torch.from_numpy(stream.rows(starts, length + 1))
+    return Batch(rows[:, :-1], rows[:, 1:], carry)
+
+
+def last_target_only(inputs: Tensor, last: Tensor) -> Batch:
+    """``inputs (batch, time)`` with one scored position each, the last, of target ``last``."""
+    targets = torch.full_like(inputs, IGNORE)
+    targets[:, -1] = last
+    return Batch(inputs, targets)
+
+
+class WindowIndex:
+    """All windows of ``length`` tokens that have a next one in the same document, numbered; the
+    first ``skip`` of each document are left out."""
+
+    def __init__(self, stream: TokenStream, length: int, skip: int = 0) -> None:
+        self._first = stream.offsets[:-1] + skip
+        self._ends = np.cumsum(np.maximum(stream.lengths - length - skip, 0))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def starts(self, windows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where in the stream the windows of these numbers start."""
+        documents = np.searchsorted(self._ends, windows, side="right")
+        before = np.where(documents > 0, self._ends[documents - 1], 0)
+        return np.asarray(self._first[documents] + windows - before)
+
+
+class Windows:
+    """The lab's task: ``length`` tokens in, the next one out, every window of every document."""
+
+    def __init__(self, config: WindowsConfig) -> None:
+        self.config = config
+
+    def steps(self, stream: TokenStream) -> int:
+        config = self.config
+        windows = len(WindowIndex(stream, config.length))
+        require(
+            windows,
+            f"no document is longer than data.batching.length={config.length} tokens, the longest "
+            f"has {stream.lengths.max(initial=0)}: take a smaller length, or "
+            "data/batching=sequential",
+        )
+        return -(-windows // config.batch_size)
+
+    def batches(self, stream: TokenStream, seed: int, epoch: int) -> Iterator[Batch]:
+        config = self.config
+        index = WindowIndex(stream, config.length)
+        order = Permutation(len(index), seed, epoch)
+        for first in range(0, len(index), config.batch_size):
+            windows = np.arange(first, min(first + config.batch_size, len(index)))
+            rows = torch.from_numpy(
+                stream.rows(
+                    index.starts(order(windows) if config.shuffle else windows), config.length + 1
+                )
+            )
+            yield last_target_only(rows[:, :-1], rows[:, -1])
+
+
+class Random:
+    """Subsequences in random order, cut from a random offset; the state starts fresh
+    (d2l, section 8.3.4)."""
+
+    def __init__(self, config: RandomConfig) -> None:
+        self.config = config
+
+    def steps(self, stream: TokenStream) -> int:
+        config = self.config
+        return _enough((len(stream) - 1) // config.length // config.batch_size, stream, config)
+
+    def batches(self, stream: TokenStream, seed: int, epoch: int) -> Iterator[Batch]:
+        config = self.config
+        offset = 0
+        if config.random_offset:
+            spare = len(stream) - 1 - config.length * config.batch_size
+            largest = min(config.length - 1, spare)
+            offset = int(np.random.default_rng([seed, epoch]).integers(0, largest + 1))
+        pieces = (len(stream) - offset - 1) // config.length
+        order = Permutation(pieces, seed, epoch)
+        for first in range(0, pieces - config.batch_size + 1, config.batch_size):
+            chosen = order(np.arange(first, first + config.batch_size))
+            yield shifted(stream, offset + chosen * config.length, config.length, carry=False)
+
+
+class Sequential:
+    """``batch_size`` columns that each continue from batch to batch; the state is carried."""
+
+    def __init__(self, config: SequentialConfig) -> None:
+        self.config = config
+
+    def steps(self, stream: TokenStream) -> int:
+        config = self.config
+        return _enough((len(stream) // config.batch_size - 1) // config.length, stream, config)
+
+    def batches(self, stream: TokenStream, seed: int, epoch: int) -> Iterator[Batch]:
+        config = self.config
+        offset = 0
+        if config.random_offset:
+            spare = len(stream) - config.batch_size * (config.length + 1)
+            largest = min(config.length, spare)
+            offset = int(np.random.default_rng([seed, epoch]).integers(0, largest + 1))
+        column = (len(stream) - offset) // config.batch_size
+        starts = offset + column * np.arange(config.batch_size)
+        for step in range((column - 1) // config.length):
+            yield shifted(stream, starts + step * config.length, config.length, carry=step > 0)
+
+
+def _enough(steps: int, stream: TokenStream, config: BatchingConfig) -> int:
+    require(
+        steps > 0,
+        f"{len(stream)} tokens are too few for one batch of data.batching.batch_size="
+        f"{config.batch_size} rows of {config.length} steps: give more text or smaller batches",
+    )
+    return steps
+
+
+class Permutation:
+    """A shuffle of ``0 .. size-1`` computed where it is asked for, so that it takes no memory.
+
+    Four rounds of a Feistel network over the smallest even number of bits that holds ``size``
+    (Luby and Rackoff 1988); a value that falls outside is sent through again, which keeps it a
+    permutation (cycle walking: Black and Rogaway 2002).
+    """
+
+    ROUNDS = 4
+
+    def __init__(self, size: int, seed: int, epoch: int) -> None:
+        self.size = size
+        self._half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+        generator = np.random.default_rng([seed, epoch, 0xF815])
+        self._keys = generator.integers(1, 1 << 62, size=self.ROUNDS, dtype=np.uint64)
+
+    def __call__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The shuffled numbers at ``positions``."""
+        values = self._scramble(positions.astype(np.uint64))
+        outside = values >= self.size
+        while outside.any():
+            values[outside] = self._scramble(values[outside])
+            outside = values >= self.size
+        return values.astype(np.int64)
+
+    def _scramble(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        half, mask = np.uint64(self._half), np.uint64((1 << self._half) - 1)
+        left, right = values >> half, values & mask
+        for key in self._keys:
+            left, right = right, left ^ (_mix(right + key) & mask)
+        return (left << half) | right
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele et al. 2014): every bit depends on every bit."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,498 @@
+"""Where text comes from: documents per split, as memory-mapped ``datasets`` tables.
+
+A corpus knows nothing about tokens. ``fingerprint`` names its content without importing
+``datasets``, so that a cached token stream can be found on a machine that has none.
+"""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+import hashlib
+import importlib.util
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from unroll.data.config import (
+    AGNewsConfig,
+    CorpusConfig,
+    LeeNewsConfig,
+    PennTreebankConfig,
+    TextFilesConfig,
+)
+from unroll.registry import Refused, require
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TEXT = "text"
+SPLITS = ("train", "valid", "test")
+TABLES = {".csv": "csv", ".jsonl": "json", ".parquet": "parquet"}
+
+
+class Corpus:
+    """Documents per split. A subclass says which files it reads and how."""
+
+    def __init__(self, config: CorpusConfig) -> None:
+        self.config = config
+
+    def files(self) -> dict[str, list[Path]]:
+        """The files behind each split that the corpus itself has.
+
+        Raises:
+            Refused: a file is not there.
+        """
+        raise NotImplementedError
+
+    def table(self, files: list[Path]) -> Dataset:
+        """Documents of a split, a row each, in the column ``text``."""
+        raise NotImplementedError
+
+    def tables(self) -> dict[str, Dataset]:
+        """The tables of the splits that the corpus itself has."""
+        return {split: self.table(paths) for split, paths in self.files().items()}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What of the config decides how the same files become documents."""
+        return {"name": self.config.name}
+
+    def fingerprint(self) -> str:
+        """A hash of every byte read and of every setting that decides what becomes of it."""
+        config = self.config
+        digest = hashlib.blake2b(digest_size=16)
+        settings = [self.reading, config.limit, config.split_seed]
+        settings += [config.valid_fraction, config.test_fraction]
+        digest.update(json.dumps(settings, sort_keys=True).encode())
+        for split, paths in sorted(self.files().items()):
+            for path in paths:
+                digest.update(f"{split}:{path.name}:".encode())
+                with opened(path) as file:
+                    digest.update(hashlib.file_digest(file, _blake2b).digest())
+        return digest.hexdigest()
+
+    def read(self) -> dict[str, Dataset]:
+        """The tables of train, valid and test; a split that is held out of nothing is missing.
+
+        A corpus that lacks a split holds out a seeded share of its training documents, which
+        keep their order.
+
+        Raises:
+            Refused: a file is missing or unreadable, or too few documents can be held out.
+        """
+        import datasets
+
+        datasets.disable_progress_bars()
+        tables = self.tables()
+        if self.config.limit is not None:
+            limit = self.config.limit
+            tables = {
+                split: table.select(range(min(limit, len(table))))
+                for split, table in tables.items()
+            }
+        for split in tables:
+            require(len(tables[split]) > 0, f"{self.where(split)}: no text for the {split} split")
+        for split in ("test", "valid"):
+            share = getattr(self.config, f"{split}_fraction")
+            if split not in tables and share > 0:
+                documents = len(tables["train"])
+                held = max(1, round(share * documents))
+                require(
+                    held < documents,
+                    f"{self.where('train')}: {documents} document(s) for training, none can be "
+                    f"held out for {split}: give more text, or set data.{split}_fraction=0",
+                )
+                seed = self.config.split_seed + SPLITS.index(split)
+                chosen = _seeded_choice(documents, held, seed)
+                tables[split] = tables["train"].select(chosen)
+                taken = set(chosen)
+                tables["train"] = tables["train"].select(
+                    [row for row in range(documents) if row not in taken]
+                )
+        return tables
+
+    def where(self, split: str) -> str:
+        """The place to name in a message about a split."""
+        paths = self.files().get(split, [])
+        return str(paths[0]) if paths else f"data={self.config.name}"
+
+
+def _blake2b() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _seeded_choice(total: int, count: int, seed: int) -> list[int]:
+    import numpy as np
+
+    return sorted(np.random.default_rng(seed).permutation(total)[:count].tolist())
+
+
+class LeeNews(Corpus):
+    """300 training and 50 test articles, a line each, out of the installed gensim package."""
+
+    config: LeeNewsConfig
+
+    def files(self) -> dict[str, list[Path]]:
+        found = importlib.util.find_spec("gensim")  # finds the package, does not import it
+        require(
+            found and found.origin,
+            "data=lee_news reads the corpus that the package gensim carries, which is not "
+            "installed: pip install gensim, or take another data=",
+        )
+        assert found is not None and found.origin is not None
+        folder = Path(found.origin).parent / "test" / "test_data"
+        return {
+            "train": [existing(folder / "lee_background.cor")],
+            "test": [existing(folder / "lee.cor")],
+        }
+
+    def table(self, files: list[Path]) -> Dataset:
+        return _streamed(files, self.config.cache, Reader("line", "latin-1"))
+
+
+class PennTreebank(Corpus):
+    """A sentence a line; every sentence a document."""
+
+    config: PennTreebankConfig
+
+    def files(self) -> dict[str, list[Path]]:
+        folder = existing(Path(self.config.path), "data.path")
+        require(
+            folder.is_dir(),
+            f"data.path={folder} is a file: give the folder of ptb.train.txt, ptb.valid.txt and "
+            "ptb.test.txt",
+        )
+        return {split: [existing(folder / f"ptb.{split}.txt", "data.path")] for split in SPLITS}
+
+    def table(self, files: list[Path]) -> Dataset:
+        return _streamed(files, self.config.cache, Reader("line"))
+
+
+class AGNews(Corpus):
+    """News articles from a ``save_to_disk`` folder or from the Hugging Face hub."""
+
+    config: AGNewsConfig
+    HUB = "fancyzhx/ag_news"
+
+    def files(self) -> dict[str, list[Path]]:
+        if self.config.path is None:
+            return {}
+        folder = existing(Path(self.config.path), "data.path")
+        require(
+            (folder / "dataset_dict.json").is_file(),
+            f"data.path={folder} holds no dataset_dict.json: give a folder that datasets' "
+            "save_to_disk wrote, with the splits train and test",
+        )
+        found: dict[str, list[Path]] = {}
+        for split in ("train", "test"):
+            found[split] = sorted((folder / split).glob("*.arrow"))
+            require(found[split], f"data.path={folder} holds no split '{split}'")
+        return found
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        return {"name": self.config.name, "hub": self.config.path is None}
+
+    def table(self, files: list[Path]) -> Dataset:
+        from datasets import load_from_disk
+
+        try:
+            table = load_from_disk(str(files[0].parent))
+        except Exception as error:  # whatever a damaged folder makes the library raise
+            raise Refused(f"data.path={files[0].parent} cannot be read: {_line(error)}") from error
+        return _text_column(table, TEXT, str(files[0].parent))
+
+    def tables(self) -> dict[str, Dataset]:
+        if self.config.path is not None:
+            return super().tables()
+        from datasets import load_dataset
+
+        try:
+            tables = {split: load_dataset(self.HUB, split=split) for split in ("train", "test")}
+        except Exception as error:  # offline, refused, timed out: the remedy is the same
+            raise Refused(
+                f"cannot reach {self.HUB} on the Hugging Face hub ({type(error).__name__}): set "
+                "data.path= to a save_to_disk folder of AG News, or take data=lee_news, which "
+                "needs no download"
+            ) from error
+        return {split: _text_column(table, TEXT, self.HUB) for split, table in tables.items()}
+
+
+class TextFiles(Corpus):
+    """Any text: plain, gz, zip, CSV, JSONL, Parquet; a file, a folder or a glob."""
+
+    config: TextFilesConfig
+
+    def files(self) -> dict[str, list[Path]]:
+        given = {"train": self.config.path}
+        if self.config.valid_path is not None:
+            given["valid"] = self.config.valid_path
+        if self.config.test_path is not None:
+            given["test"] = self.config.test_path
+        return {
+            split: expand(path, "data.path" if split == "train" else f"data.{split}_path")
+            for split, path in given.items()
+        }
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "name": config.name,
+            "document": config.document,
+            "encoding": config.encoding,
+            "text_column": config.text_column,
+        }
+
+    def table(self, files: list[Path]) -> Dataset:
+        from datasets import concatenate_datasets
+
+        config = self.config
+        plain = [path for path in files if path.suffix not in TABLES]
+        parts = [_tabular(path, config.text_column, config.cache) for path in files if path.suffix in TABLES]
+        if plain:
+            parts.append(_streamed(plain, config.cache, Reader(config.document, config.encoding)))
+        return concatenate_datasets(parts)
+
+
+def expand(path: str, key: str) -> list[Path]:
+    """The files that a file, a folder or a glob names, sorted; hidden ones left out.
+
+    Raises:
+        Refused: there are none.
+    """
+    if any(sign in path for sign in "*?[") and not Path(path).exists():
+        found = [Path(name) for name in glob.glob(path, recursive=True)]
+        require(found, f"{key}={path} matches no file")
+    else:
+        place = existing(Path(path), key)
+        found = list(place.rglob("*")) if place.is_dir() else [place]
+    files = sorted(
+        file for file in found if file.is_file() and not file.name.startswith(".")
+    )
+    require(files, f"{key}={path} holds no file")
+    return files
+
+
+def existing(path: Path, key: str = "") -> Path:
+    """``path``, if it exists.
+
+    Raises:
+        Refused: it does not.
+    """
+    given = f"{key}={path}" if key else str(path)
+    require(str(path) != "." or not key, f"{key}= is empty: give a path")
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise Refused(f"{given} is not a path: {error.strerror}") from error
+    require(there, f"{given} does not exist")
+    return path
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, to read.
+
+    Raises:
+        Refused: they cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Documents out of plain, gz and zip files, decoded as they stream by."""
+
+    document: str
+    encoding: str = "utf-8"
+
+    def documents(self, path: Path) -> Iterator[str]:
+        """Documents of one file, without the empty ones.
+
+        Raises:
+            Refused: the file is damaged, or a byte is not of the encoding (with its offset).
+        """
+        for name, stream in self._members(path):
+            with stream:
+                yield from _grouped(self._lines(name, stream), self.document)
+
+    def _members(self, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+        if path.suffix == ".zip":
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    members = [info for info in archive.infolist() if not info.is_dir()]
+                    require(members, f"{path} holds no file")
+                    for info in members:
+                        yield f"{path}:{info.filename}", archive.open(info)
+            except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+                raise Refused(f"{path} is not a zip that can be read: {_line(error)}") from error
+        elif path.suffix == ".gz":
+            yield str(path), gzip.open(path, "rb")  # type: ignore[misc]
+        else:
+            with opened(path) as file:
+                yield str(path), file
+
+    def _lines(self, name: str, stream: IO[bytes]) -> Iterator[str]:
+        """Lines with their ends as they are, but every kind of newline as one."""
+        try:
+            decoder = codecs.getincrementaldecoder(self.encoding)()
+        except LookupError as error:
+            raise Refused(
+                f"data.encoding={self.encoding} is not an encoding that Python knows, as utf-8, "
+                "latin-1 or gb18030 are"
+            ) from error
+        offset, rest, first = 0, "", True
+        while True:
+            try:
+                block = stream.read(1 << 20)
+            except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                raise Refused(f"{name} is damaged: {_line(error)}") from error
+            pending = len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                raise Refused(
+                    f"{name}: the byte at offset {offset - pending + error.start} is not "
+                    f"{self.encoding}: mend the file, or set data.encoding"
+                ) from error
+            offset += len(block)
+            if first and text:
+                text, first = text.removeprefix("\ufeff"), False
+            rest += text
+            if not block:
+                break
+            held = rest.endswith("\r")  # its newline may open the next block
+            body = rest[:-1] if held else rest
+            lines = body.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+            rest = lines.pop() + ("\r" if held else "")
+            yield from (line + "\n" for line in lines)
+        last = rest.replace("\r\n", "\n").replace("\r", "\n")
+        if last:
+            yield from last.splitlines(keepends=True)
+
+
+def _grouped(lines: Iterator[str], document: str) -> Iterator[str]:
+    """Lines as documents: each line, each block between empty lines, or all of them."""
+    block: list[str] = []
+    for line in lines:
+        if document == "line":
+            if line.strip():
+                yield line.strip()
+        elif document == "paragraph" and not line.strip():
+            if block:
+                yield "".join(block).strip()
+            block = []
+        else:
+            block.append(line)
+    text = "".join(block).strip()
+    if text:
+        yield text
+
+
+def _rows(paths: list[str], reader: Reader) -> Iterator[dict[str, str]]:
+    for path in paths:
+        for text in reader.documents(Path(path)):
+            yield {TEXT: text}
+
+
+def _streamed(files: list[Path], cache: str, reader: Reader) -> Dataset:
+    """A table on disk of the documents of ``files``, written as they are read."""
+    return _generated(_rows, {"paths": [str(path) for path in files], "reader": reader}, files, cache)
+
+
+def _tabular(path: Path, column: str, cache: str) -> Dataset:
+    from datasets import load_dataset
+
+    try:
+        table = load_dataset(
+            TABLES[path.suffix],
+            data_files=str(path),
+            split="train",
+            cache_dir=str(_folder([path], cache, "table")),
+        )
+    except Exception as error:  # whatever a damaged table makes the library raise
+        cause = error.__cause__ or error
+        raise Refused(f"{path} cannot be read as {TABLES[path.suffix]}: {_line(cause)}") from error
+    table = _text_column(table, column, str(path))
+    return table.filter(_has_text, load_from_cache_file=False)
+
+
+def _has_text(row: dict[str, str]) -> bool:
+    return bool(row[TEXT] and row[TEXT].strip())
+
+
+def _text_column(table: Dataset, column: str, where: str) -> Dataset:
+    """``table`` with nothing but its column of text, named ``text``."""
+    from datasets import Features, Value
+
+    require(
+        column in table.column_names,
+        f"{where} has no column '{column}': it has {', '.join(table.column_names)}; name the "
+        "column of text with data.text_column",
+    )
+    table = table.select_columns([column])
+    if column != TEXT:
+        table = table.rename_column(column, TEXT)
+    return table.cast(Features({TEXT: Value("string")}))
+
+
+def _generated(
+    rows: Callable[..., Iterator[dict[str, str]]],
+    arguments: dict[str, Any],
+    files: list[Path],
+    cache: str,
+) -> Dataset:
+    from datasets import Dataset, Features, Value
+
+    folder = _folder(files, cache, repr(arguments))
+    try:
+        return Dataset.from_generator(
+            rows,
+            features=Features({TEXT: Value("string")}),
+            cache_dir=str(folder),
+            gen_kwargs={name: _once(value) for name, value in arguments.items()},
+        )
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, Refused):
+            cause = cause.__cause__
+        if cause is not None:
+            raise Refused(str(cause)) from error
+        if "SchemaInferenceError" in type(error).__name__ or "empty" in str(error).lower():
+            raise Refused(f"{files[0]} holds no text") from error
+        raise
+
+
+def _once(value: Any) -> Any:
+    """datasets reads a list argument as shards of work; a tuple is one argument."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _folder(files: list[Path], cache: str, how: str) -> Path:
+    """A cache folder of these very files: other bytes under the same names get another one."""
+    digest = hashlib.blake2b(how.encode(), digest_size=16)
+    for path in files:
+        with opened(path) as file:
+            digest.update(hashlib.file_digest(file, _blake2b).digest())
+    return Path(cache) / "documents" / digest.hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+

@@ -1,0 +1,211 @@
+"""A split as one flat memory-mapped array of ids plus document offsets, cached by fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unroll.data.config import CorpusConfig
+from unroll.data.corpus import TEXT, Corpus
+from unroll.data.tokenizer import Tokenizer, tokenize_all
+from unroll.data.vocabulary import END, Vocabulary
+from unroll.registry import build, require
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMAT = 1  # raise it when what is written under a fingerprint changes
+RELEASE_AFTER = 1 << 23  # ids read before the pages they lie in are handed back
+
+Ids = npt.NDArray[np.int32]
+Offsets = npt.NDArray[np.int64]
+
+
+class TokenStream:
+    """The documents of a split, end to end.
+
+    Attributes:
+        tokens: int32 ids, ``(tokens,)``, memory-mapped.
+        offsets: int64, ``(documents + 1,)``; document ``d`` is ``tokens[offsets[d]:offsets[d+1]]``.
+        characters: length of the original text in characters, over all documents.
+    """
+
+    def __init__(self, tokens: Ids, offsets: Offsets, characters: int) -> None:
+        self.tokens, self.offsets, self.characters = tokens, offsets, characters
+        self._read = 0
+
+    @classmethod
+    def from_documents(cls, documents: list[Ids], characters: int = 0) -> TokenStream:
+        """A stream held in memory."""
+        lengths = np.array([0] + [len(document) for document in documents], dtype=np.int64)
+        joined = np.concatenate([np.zeros(0, np.int32), *documents]).astype(np.int32)
+        return cls(joined, np.cumsum(lengths), characters)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def documents(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Offsets:
+        """Tokens of each document, ``(documents,)``."""
+        return np.diff(self.offsets)
+
+    def rows(self, starts: Offsets, length: int) -> npt.NDArray[np.int64]:
+        """The ``length`` ids from each start on, ``(len(starts), length)``.
+
+        Pages of the mapping that were read are handed back every so often, so that resident
+        memory does not grow with the corpus.
+        """
+        found = self.tokens[starts[:, None] + np.arange(length)].astype(np.int64)
+        self._read += found.size
+        if self._read >= RELEASE_AFTER:
+            self._read = 0
+            mapping = getattr(self.tokens, "_mmap", None)
+            if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+                mapping.madvise(mmap.MADV_DONTNEED)
+        return found
+
+    def document(self, index: int, length: int | None = None) -> Ids:
+        """The ids of a document, or its first ``length``."""
+        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
+        return self.tokens[start : end if length is None else min(end, start + length)]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A corpus as ids: the streams by split, and what turned text into them."""
+
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+    streams: dict[str, TokenStream]
+    fingerprint: str
+    corpus_fingerprint: str
+
+
+def encode(
+    config: CorpusConfig,
+    corpus: Corpus,
+    tokenizer: Tokenizer | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Encoded:
+    """The token streams of a corpus, from the cache where they have been made before.
+
+    Tokenizer and vocabulary are learned from the training split, unless both are given. The
+    cache entry is made in a folder of its own and renamed into place, under a lock: of two
+    processes that start at once, the second waits and then reads.
+
+    Raises:
+        Refused: the corpus cannot be read or holds no token.
+    """
+    from filelock import FileLock
+
+    corpus_fingerprint = corpus.fingerprint()
+    recipe: list[Any] = [FORMAT, corpus_fingerprint, asdict(config.tokenizer), config.append_eos]
+    if vocabulary is None:
+        recipe.append(asdict(config.vocabulary))
+    else:
+        assert tokenizer is not None
+        recipe += [tokenizer.to_json(), vocabulary.to_json()]
+    fingerprint = hashlib.blake2b(
+        json.dumps(recipe, sort_keys=True).encode(), digest_size=16
+    ).hexdigest()
+    root = Path(config.cache) / "streams"
+    folder = root / fingerprint
+    if not folder.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{fingerprint}.lock"):
+            if not folder.is_dir():
+                _write(folder, config, corpus, tokenizer, vocabulary)
+    return _open(folder, config, fingerprint, corpus_fingerprint)
+
+
+def _write(
+    folder: Path,
+    config: CorpusConfig,
+    corpus: Corpus,
+    tokenizer: Tokenizer | None,
+    vocabulary: Vocabulary | None,
+) -> None:
+    tables = corpus.read()
+    work = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    try:
+        if tokenizer is None or vocabulary is None:
+            tokenizer, vocabulary = learn(config, tables["train"])
+        meta = {
+            split: _write_stream(work / split, table, tokenizer, vocabulary, config.append_eos)
+            for split, table in tables.items()
+        }
+        for split, (tokens, _) in meta.items():
+            require(tokens > 0, f"{corpus.where(split)}: the {split} split holds no token")
+        (work / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
+        (work / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+        (work / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        os.replace(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def learn(config: CorpusConfig, table: Dataset) -> tuple[Tokenizer, Vocabulary]:
+    """Tokenizer and vocabulary of a training table."""
+    tokenizer: Tokenizer = build("data/tokenizer", config.tokenizer)
+    tokenizer.train(texts(table))
+    counts: Counter[str] = Counter()
+    for tokens in tokenize_all(tokenizer, texts(table)):
+        counts.update(tokens)
+    require(counts, f"data={config.name}: the training split holds no token")
+    return tokenizer, Vocabulary.from_counts(counts, config.vocabulary, tokenizer.inventory)
+
+
+def texts(table: Dataset) -> Iterator[str]:
+    """The documents of a table, a thousand in memory at a time."""
+    return chain.from_iterable(batch[TEXT] for batch in table.iter(batch_size=1000))
+
+
+def _write_stream(
+    stem: Path, table: Dataset, tokenizer: Tokenizer, vocabulary: Vocabulary, append_eos: bool
+) -> tuple[int, int]:
+    """Write ids and offsets as they come; return tokens and characters."""
+    characters = total = 0
+    with (
+        stem.with_suffix(".tokens").open("wb") as tokens_file,
+        stem.with_suffix(".offsets").open("wb") as offsets_file,
+    ):
+        np.zeros(1, np.int64).tofile(offsets_file)
+        for text in texts(table):
+            tokens = tokenizer.tokenize(text)
+            if append_eos:
+                tokens.append(END)
+            vocabulary.encode(tokens).tofile(tokens_file)
+            characters += len(text)
+            total += len(tokens)
+            np.array([total], np.int64).tofile(offsets_file)
+    return total, characters
+
+
+def _open(folder: Path, config: CorpusConfig, fingerprint: str, corpus_fingerprint: str) -> Encoded:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    streams = {}
+    for split, (_, characters) in meta.items():
+        tokens = np.memmap(folder / f"{split}.tokens", dtype=np.int32, mode="r")
+        offsets = np.memmap(folder / f"{split}.offsets", dtype=np.int64, mode="r")
+        streams[split] = TokenStream(tokens, offsets, characters)
+    tokenizer: Tokenizer = build("data/tokenizer", config.tokenizer)
+    tokenizer.restore((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = Vocabulary.from_json((folder / "vocabulary.json").read_text(encoding="utf-8"))
+    return Encoded(tokenizer, vocabulary, streams, fingerprint, corpus_fingerprint)

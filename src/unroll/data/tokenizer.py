@@ -1,0 +1,124 @@
+"""Text to tokens and back. Each tokenizer says which characters it treats as one token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from unroll.data.config import CharacterConfig, SubwordConfig, WordConfig
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer offers."""
+
+    def train(self, documents: Iterable[str]) -> None:
+        """Learn from the training documents what has to be learned."""
+
+    @property
+    def inventory(self) -> list[str]:
+        """Tokens that the vocabulary must hold, seen or not."""
+
+    def tokenize(self, text: str) -> list[str]: ...
+
+    def join(self, tokens: Iterable[str]) -> str:
+        """Text of tokens; the inverse of ``tokenize`` up to case and white space."""
+
+    def to_json(self) -> str:
+        """What was learned."""
+
+    def restore(self, learned: str) -> None:
+        """Take up what another one of the same config learned."""
+
+
+class _Ruled:
+    """A tokenizer that is all rule and learns nothing."""
+
+    inventory: list[str] = []
+
+    def train(self, documents: Iterable[str]) -> None:
+        pass
+
+    def to_json(self) -> str:
+        return "{}"
+
+    def restore(self, learned: str) -> None:
+        pass
+
+
+class WordTokenizer(_Ruled):
+    """Lower-case, then split on white space: the lab's tokens."""
+
+    def __init__(self, config: WordConfig) -> None:
+        self.lower = config.lower
+
+    def tokenize(self, text: str) -> list[str]:
+        return (text.lower() if self.lower else text).split()
+
+    def join(self, tokens: Iterable[str]) -> str:
+        return " ".join(tokens)
+
+
+class CharacterTokenizer(_Ruled):
+    """Every character a token, white space included."""
+
+    def __init__(self, config: CharacterConfig) -> None:
+        self.lower = config.lower
+
+    def tokenize(self, text: str) -> list[str]:
+        return list(text.lower() if self.lower else text)
+
+    def join(self, tokens: Iterable[str]) -> str:
+        return "".join(tokens)
+
+
+class SubwordTokenizer:
+    """Byte-level byte-pair encoding (Sennrich et al. 2016, over bytes as in Radford et al. 2019).
+
+    Every text is representable, since each of the 256 bytes is a token.
+    """
+
+    def __init__(self, config: SubwordConfig) -> None:
+        from tokenizers import Tokenizer as Trained
+        from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+        self.size = config.size
+        self._trained = Trained(models.BPE())
+        if config.lower:
+            self._trained.normalizer = normalizers.Lowercase()
+        self._trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self._decoder = decoders.ByteLevel()
+        self._trained.decoder = self._decoder
+
+    def train(self, documents: Iterable[str]) -> None:
+        from tokenizers import pre_tokenizers, trainers
+
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.size,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        self._trained.train_from_iterator(documents, trainer)
+
+    @property
+    def inventory(self) -> list[str]:
+        entries = self._trained.get_vocab()
+        return sorted(entries, key=entries.__getitem__)
+
+    def tokenize(self, text: str) -> list[str]:
+        return list(self._trained.encode(text).tokens)
+
+    def join(self, tokens: Iterable[str]) -> str:
+        return str(self._decoder.decode(list(tokens)))
+
+    def to_json(self) -> str:
+        return str(self._trained.to_str())
+
+    def restore(self, learned: str) -> None:
+        from tokenizers import Tokenizer as Trained
+
+        self._trained = Trained.from_str(learned)
+
+
+def tokenize_all(tokenizer: Tokenizer, documents: Iterable[str]) -> Iterator[list[str]]:
+    """Tokens of one document after the other, held one document at a time."""
+    return map(tokenizer.tokenize, documents)

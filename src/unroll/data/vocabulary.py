@@ -1,0 +1,64 @@
+"""Tokens to ids and back."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+
+import numpy as np
+import numpy.typing as npt
+
+from unroll.data.config import VocabularyConfig
+
+UNKNOWN, PADDING, BEGIN, END = "<unk>", "<pad>", "<bos>", "<eos>"
+SPECIALS = (UNKNOWN, PADDING, BEGIN, END)
+
+
+class Vocabulary:
+    """The four specials, then the words by falling frequency (words as frequent as each other
+    stand in the order in which they were first seen). Ids are positions in ``tokens``."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        if tuple(tokens[: len(SPECIALS)]) != SPECIALS or len(set(tokens)) != len(tokens):
+            raise ValueError("a vocabulary starts with the specials and names no token twice")
+        self.tokens = list(tokens)
+        self._ids = {token: position for position, token in enumerate(self.tokens)}
+        self.unknown = self._ids[UNKNOWN]
+        self.end = self._ids[END]
+
+    @classmethod
+    def from_counts(
+        cls, counts: Counter[str], config: VocabularyConfig, always: Iterable[str] = ()
+    ) -> Vocabulary:
+        """Build from token counts; tokens in ``always`` are kept however rare they are."""
+        kept = dict.fromkeys(SPECIALS)
+        kept.update(dict.fromkeys(always))
+        room = None if config.max_size is None else max(config.max_size, len(kept))
+        for token, count in counts.most_common():
+            if count < config.min_frequency or (room is not None and len(kept) >= room):
+                break
+            kept.setdefault(token)
+        return cls(list(kept))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._ids
+
+    def encode(self, tokens: Iterable[str]) -> npt.NDArray[np.int32]:
+        """Ids of tokens, ``<unk>`` for those it does not know."""
+        return np.fromiter(map(self._ids.get, tokens, repeat(self.unknown)), dtype=np.int32)
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Tokens of ids."""
+        return [self.tokens[position] for position in ids]
+
+    def to_json(self) -> str:
+        return json.dumps(self.tokens, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Vocabulary:
+        return cls(json.loads(text))

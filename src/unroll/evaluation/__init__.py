@@ -1,0 +1,1 @@
+"""One definition of perplexity for every model and every protocol."""

@@ -1,0 +1,34 @@
+"""What a person may say of scoring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unroll.registry import register_schema, require, require_one_of
+
+PROTOCOLS = ("stream", "document", "window", "handout")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    protocol: str
+    """stream: state carried through the split; document: fresh at each document; window: at most
+    `context` tokens before each; handout: the lab's own loop."""
+    context: int
+    """Tokens before the scored one, for window and handout."""
+    split: str
+    """The split that `task=evaluate` scores."""
+    text: str | None
+    """A text file to score instead of a split."""
+    batch_size: int
+    """Rows read at once, where rows are independent. Memory, not results, depends on it."""
+
+    def __post_init__(self) -> None:
+        require_one_of("evaluation.protocol", self.protocol, PROTOCOLS)
+        require_one_of("evaluation.split", self.split, ("train", "valid", "test"))
+        for key in ("context", "batch_size"):
+            value = getattr(self, key)
+            require(value >= 1, f"evaluation.{key}={value}: at least 1")
+
+
+register_schema("evaluation", "default", EvaluationConfig)

@@ -1,0 +1,240 @@
+"""One definition of perplexity for every model and every protocol.
+
+A protocol is a way of reading: it turns a token stream into batches, in which the targets that
+are not ``IGNORE`` are scored. One loop then adds up nats over the batches of any protocol.
+
+    perplexity          = exp(nats / counted)
+    bits per character  = nats / ln 2 / characters
+
+``counted`` is the number of scored tokens, save in ``handout``. ``characters`` is the length of
+the original text, in the proportion in which its tokens were scored.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unroll.data.batching import IGNORE, Batch, WindowIndex, last_target_only, shifted
+from unroll.data.token_stream import Offsets, TokenStream
+from unroll.evaluation.config import EvaluationConfig
+from unroll.models.language_model import LanguageModel
+from unroll.registry import require
+
+STEPS_AT_ONCE = 1024
+"""Time steps of one batch of ``stream`` and ``document``: bounds the memory of hidden states."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model makes of a text. ``nats`` is the sum of ``-log p`` over ``tokens`` scored
+    tokens, ``counted`` the number it is divided by."""
+
+    protocol: str
+    nats: float
+    tokens: int
+    counted: int
+    unknown: int
+    characters: float
+    seconds: float
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.counted
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean negative log-likelihood; infinite where that is past a float."""
+        try:
+            return math.exp(self.nats_per_token)
+        except OverflowError:
+            return math.inf
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.nats / math.log(2) / self.characters if self.characters else math.nan
+
+    @property
+    def unknown_rate(self) -> float:
+        """Share of the scored tokens that are ``<unk>``."""
+        return self.unknown / self.tokens
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else math.inf
+
+    def figures(self) -> dict[str, float | int]:
+        """The figures that go into a result."""
+        return {
+            "perplexity": self.perplexity,
+            "nats_per_token": self.nats_per_token,
+            "bits_per_character": self.bits_per_character,
+            "tokens": self.tokens,
+            "unknown_rate": self.unknown_rate,
+        }
+
+
+def score(
+    model: LanguageModel, stream: TokenStream, config: EvaluationConfig, unknown: int
+) -> Score:
+    """Score a token stream under ``config.protocol``.
+
+    Args:
+        model: left in evaluation mode only while it is scored.
+        stream: the documents.
+        config: protocol, context and how many rows to read at once.
+        unknown: id of ``<unk>``.
+
+    Raises:
+        Refused: no token can be scored, or the model reads ahead and the protocol carries state.
+    """
+    require(
+        not model.reads_ahead or config.protocol in ("window", "handout"),
+        f"evaluation.protocol={config.protocol} would show a bidirectional model the words it is "
+        "to predict: take evaluation.protocol=window",
+    )
+    protocol = PROTOCOLS[config.protocol](config, every_position=not model.reads_ahead)
+    nats, tokens, unknowns = 0.0, 0, 0
+    training = model.training
+    model.eval()
+    start = time.perf_counter()
+    with torch.inference_mode():
+        state = None
+        for batch in protocol.batches(stream):
+            batch = batch.to(model.device)
+            if not batch.carry:
+                state = model.initial_state(len(batch.inputs))
+            hidden, state = model(batch.inputs, state)
+            scored = batch.targets != IGNORE
+            targets = batch.targets[scored]
+            nats += model.softmax.nats(hidden[scored], targets)
+            tokens += targets.numel()
+            unknowns += int((targets == unknown).sum())
+    seconds = time.perf_counter() - start
+    model.train(training)
+    require(tokens, "no token to score: the text needs documents of at least two tokens")
+    characters = stream.characters * tokens / len(stream)
+    counted = protocol.counted(stream, tokens)
+    return Score(config.protocol, nats, tokens, counted, unknowns, characters, seconds)
+
+
+class Protocol:
+    """A way of reading a stream. ``every_position`` says that one pass over a text gives the
+    prediction at each of its positions, which is so unless the model reads ahead."""
+
+    def __init__(self, config: EvaluationConfig, every_position: bool) -> None:
+        self.config = config
+        self.every_position = every_position
+
+    def batches(self, stream: TokenStream) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def counted(self, stream: TokenStream, tokens: int) -> int:
+        """What the sum of nats is divided by."""
+        return tokens
+
+
+class Stream(Protocol):
+    """The whole split as one text: the state is carried from its first token to its last.
+    The first token has nothing before it and is not scored."""
+
+    def batches(self, stream: TokenStream) -> Iterator[Batch]:
+        total = len(stream) - 1
+        for start in range(0, total, STEPS_AT_ONCE):
+            length = min(STEPS_AT_ONCE, total - start)
+            yield shifted(stream, np.array([start]), length, carry=start > 0)
+
+
+class Document(Protocol):
+    """Each document by itself, many at once; its first token is not scored.
+
+    Documents are taken by length, so that rows of a batch end at nearly the same step.
+    """
+
+    def batches(self, stream: TokenStream) -> Iterator[Batch]:
+        yield from _openings(stream, stream.lengths - 1, self.config.batch_size)
+
+
+def _openings(stream: TokenStream, lengths: Offsets, batch_size: int) -> Iterator[Batch]:
+    """The first ``lengths`` targets of each document, read from its first token on."""
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    for first in range(0, len(order), batch_size):
+        rows = order[first : first + batch_size]
+        starts, left = np.asarray(stream.offsets[rows]), lengths[rows]
+        for done in range(0, int(left[0]), STEPS_AT_ONCE):
+            length = min(STEPS_AT_ONCE, int(left[0]) - done)
+            yield _padded(stream, starts + done, left - done, length, carry=done > 0)
+
+
+def _padded(
+    stream: TokenStream, starts: Offsets, left: Offsets, length: int, carry: bool
+) -> Batch:
+    """``length`` steps of rows that have ``left`` targets each; past those, nothing is scored."""
+    within = starts[:, None] + np.minimum(np.arange(length + 1), np.maximum(left, 0)[:, None])
+    ids = torch.from_numpy(stream.rows(np.minimum(within, len(stream) - 1).reshape(-1), 1))
+    ids = ids.reshape(len(starts), length + 1)
+    beyond = torch.from_numpy(np.arange(length) >= left[:, None])
+    return Batch(ids[:, :-1], ids[:, 1:].masked_fill(beyond, IGNORE), carry)
+
+
+class Window(Protocol):
+    """Every token but the first of a document, each after at most ``context`` tokens of it.
+
+    The first ``context`` predictions of a document share one pass, for their contexts are each
+    other's beginnings; every later token has a window of its own.
+    """
+
+    def batches(self, stream: TokenStream) -> Iterator[Batch]:
+        context, rows = self.config.context, self.config.batch_size
+        lengths = stream.lengths - 1
+        if self.every_position:
+            yield from _openings(stream, np.minimum(lengths, context), rows)
+        else:
+            for known in range(1, context + 1):
+                starts = np.asarray(stream.offsets[:-1][lengths >= known])
+                for first in range(0, len(starts), rows):
+                    yield _window(stream, starts[first : first + rows], known)
+        index = WindowIndex(stream, context, skip=1)
+        for first in range(0, len(index), rows):
+            windows = np.arange(first, min(first + rows, len(index)))
+            yield _window(stream, index.starts(windows), context)
+
+
+def _window(stream: TokenStream, starts: Offsets, length: int) -> Batch:
+    ids: Tensor = torch.from_numpy(stream.rows(starts, length + 1))
+    return last_target_only(ids[:, :-1], ids[:, -1])
+
+
+class Handout(Window):
+    """The lab's loop, with its off-by-one: of a text of N tokens it scores w_2 .. w_(N-1), never
+    the last one, and divides by N - 1."""
+
+    def batches(self, stream: TokenStream) -> Iterator[Batch]:
+        yield from super().batches(_without_last(stream))
+
+    def counted(self, stream: TokenStream, tokens: int) -> int:
+        return int(np.maximum(stream.lengths - 1, 0).sum())
+
+
+def _without_last(stream: TokenStream) -> TokenStream:
+    """The stream with the last token of each document dropped."""
+    documents = [
+        stream.document(index, max(int(length) - 1, 0))
+        for index, length in enumerate(stream.lengths)
+    ]
+    return TokenStream.from_documents(documents, stream.characters)
+
+
+PROTOCOLS: dict[str, type[Protocol]] = {
+    "stream": Stream,
+    "document": Document,
+    "window": Window,
+    "handout": Handout,
+}

@@ -1,0 +1,1 @@
+"""Embedding, recurrence, softmax: the language models."""

@@ -1,0 +1,79 @@
+"""What a person may say of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unroll.registry import register, require, require_one_of
+
+LANGUAGE_MODEL = "unroll.models.language_model:LanguageModel"
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """What the three cells share."""
+
+    name: str
+    embedding_size: int
+    one_hot: bool
+    """Feed one-hot vectors instead of learned embeddings; embedding_size then has no meaning."""
+    hidden_size: int
+    layers: int
+    dropout: float
+    """Between layers (Zaremba et al. 2014)."""
+    embedding_dropout: float
+    output_dropout: float
+    tie_weights: bool
+    """One matrix for embedding and softmax (Press and Wolf 2017); needs equal sizes."""
+    bidirectional: bool
+    initialization: str
+    """default: PyTorch's uniform; orthogonal: recurrent matrices orthogonal (Saxe et al. 2014)."""
+
+    def __post_init__(self) -> None:
+        for key in ("embedding_size", "hidden_size", "layers"):
+            value = getattr(self, key)
+            require(value >= 1, f"model.{key}={value}: at least 1")
+        for key in ("dropout", "embedding_dropout", "output_dropout"):
+            share = getattr(self, key)
+            require(0 <= share < 1, f"model.{key}={share}: a share from 0 up to, but below, 1")
+        require_one_of("model.initialization", self.initialization, ("default", "orthogonal"))
+        width = self.hidden_size * (2 if self.bidirectional else 1)
+        require(
+            not (self.tie_weights and self.one_hot),
+            "model.tie_weights=true needs learned embeddings: set model.one_hot=false",
+        )
+        require(
+            not self.tie_weights or self.embedding_size == width,
+            f"model.tie_weights=true needs model.embedding_size ({self.embedding_size}) equal to "
+            f"the output's width ({width}): set model.embedding_size={width}",
+        )
+
+
+@register("model", "rnn", builds=LANGUAGE_MODEL)
+@register("cell", "rnn", builds="unroll.models.recurrent:RNN")
+@dataclass(frozen=True)
+class RNNConfig(RecurrentConfig):
+    """The simple recurrent network (Elman 1990)."""
+
+    nonlinearity: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("model.nonlinearity", self.nonlinearity, ("tanh", "relu"))
+
+
+@register("model", "lstm", builds=LANGUAGE_MODEL)
+@register("cell", "lstm", builds="unroll.models.recurrent:LSTM")
+@dataclass(frozen=True)
+class LSTMConfig(RecurrentConfig):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997)."""
+
+    forget_gate_bias: float | None
+    """Start value of the forget gate's bias (Jozefowicz et al. 2015 take 1); null: as drawn."""
+
+
+@register("model", "gru", builds=LANGUAGE_MODEL)
+@register("cell", "gru", builds="unroll.models.recurrent:GRU")
+@dataclass(frozen=True)
+class GRUConfig(RecurrentConfig):
+    """The gated recurrent unit (Cho et al. 2014)."""

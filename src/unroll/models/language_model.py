@@ -1,0 +1,74 @@
+"""Embedding, recurrence, softmax: a recurrent language model (Mikolov et al. 2010)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unroll.models.config import RecurrentConfig
+from unroll.models.recurrent import Cell, State
+from unroll.models.softmax import FullSoftmax
+from unroll.registry import Refused, build
+
+
+class LanguageModel(nn.Module):
+    """p(next token | tokens before), the tokens before held in a state of fixed size."""
+
+    def __init__(self, config: RecurrentConfig, vocabulary_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary_size = vocabulary_size
+        input_size = vocabulary_size if config.one_hot else config.embedding_size
+        try:
+            self.embedding = None if config.one_hot else nn.Embedding(vocabulary_size, input_size)
+            self.cell: Cell[Any] = build("cell", config, input_size)
+            tied = self.embedding.weight if self.embedding and config.tie_weights else None
+            self.softmax = FullSoftmax(self.cell.width, vocabulary_size, tied)
+        except (RuntimeError, MemoryError) as error:  # the allocator's only word for "too large"
+            raise Refused(
+                f"a model of model.hidden_size={config.hidden_size}, model.embedding_size="
+                f"{config.embedding_size}, model.layers={config.layers} over {vocabulary_size:,} "
+                "tokens does not fit into memory: take smaller sizes"
+            ) from error
+        if tied is not None:  # the embedding's unit variance would make the first logits huge
+            nn.init.normal_(tied, std=self.cell.width**-0.5)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.output_dropout = nn.Dropout(config.output_dropout)
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a position sees tokens after it, so that no state can be carried."""
+        return self.config.bidirectional
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers that training adjusts; a tied matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        return self.softmax.linear.weight.device
+
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Ids ``(batch, time)`` and a state to hidden ``(batch, time, width)`` and the next."""
+        if self.embedding is None:
+            vectors = F.one_hot(inputs, self.vocabulary_size).to(self.softmax.linear.weight.dtype)
+        else:
+            vectors = self.embedding(inputs)
+        hidden, state = self.cell(self.embedding_dropout(vectors), state)
+        return self.output_dropout(hidden), state
+
+    def initial_state(self, batch: int) -> State:
+        """The state before the first token, for ``batch`` rows."""
+        return self.cell.initial_state(batch)
+
+    def detach(self, state: State) -> State:
+        """The state as a constant, where back-propagation through time is cut."""
+        return self.cell.detach(state)
+
+    def select(self, state: State, rows: Tensor) -> State:
+        """The state of these rows."""
+        return self.cell.select(state, rows)

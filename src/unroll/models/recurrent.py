@@ -1,0 +1,109 @@
+"""The cells: PyTorch's own recurrent modules behind one interface.
+
+State is opaque outside this package: whoever holds one hands it back, or asks a cell to
+``detach`` it or to ``select`` rows of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
+
+State = Any
+"""A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them."""
+
+Config = TypeVar("Config", bound=RecurrentConfig)
+
+
+class Cell(nn.Module, Generic[Config]):
+    """A stack of recurrent layers: ``(batch, time, input)`` to ``(batch, time, width)``.
+
+    ``width`` is the hidden size, or twice that in a bidirectional cell.
+    """
+
+    module: nn.RNNBase
+
+    def __init__(self, config: Config, input_size: int) -> None:
+        super().__init__()
+        self.width = config.hidden_size * (2 if config.bidirectional else 1)
+        self._states = config.layers * (2 if config.bidirectional else 1)
+        self.module = self.make(config, input_size)
+        if config.initialization == "orthogonal":
+            for name, parameter in self.module.named_parameters():
+                if name.startswith("weight_hh"):
+                    for gate in parameter.split(config.hidden_size):
+                        nn.init.orthogonal_(gate)
+
+    def make(self, config: Config, input_size: int) -> nn.RNNBase:
+        """PyTorch's module for this cell."""
+        raise NotImplementedError
+
+    @staticmethod
+    def arguments(config: RecurrentConfig, input_size: int) -> dict[str, Any]:
+        return {
+            "input_size": input_size,
+            "hidden_size": config.hidden_size,
+            "num_layers": config.layers,
+            "dropout": config.dropout if config.layers > 1 else 0.0,
+            "bidirectional": config.bidirectional,
+            "batch_first": True,
+        }
+
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden, state = self.module(inputs, state)
+        return hidden, state
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros for ``batch`` rows."""
+        weight = next(self.parameters())
+        return weight.new_zeros(self._states, batch, self.module.hidden_size)
+
+    def detach(self, state: State) -> State:
+        """The state as a constant: back-propagation through time stops here."""
+        return state.detach()
+
+    def select(self, state: State, rows: Tensor) -> State:
+        """The state of these rows, in this order; a row may be named more than once."""
+        return state.index_select(1, rows)
+
+
+class RNN(Cell[RNNConfig]):
+    """h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh), or relu in place of tanh."""
+
+    def make(self, config: RNNConfig, input_size: int) -> nn.RNNBase:
+        return nn.RNN(nonlinearity=config.nonlinearity, **self.arguments(config, input_size))
+
+
+class GRU(Cell[GRUConfig]):
+    """The gated recurrent unit, with the reset gate applied after the product as in cuDNN."""
+
+    def make(self, config: GRUConfig, input_size: int) -> nn.RNNBase:
+        return nn.GRU(**self.arguments(config, input_size))
+
+
+class LSTM(Cell[LSTMConfig]):
+    """Input, forget and output gates around a memory cell; no peepholes, no projection."""
+
+    def make(self, config: LSTMConfig, input_size: int) -> nn.RNNBase:
+        module = nn.LSTM(**self.arguments(config, input_size))
+        if config.forget_gate_bias is not None:
+            size = config.hidden_size
+            with torch.no_grad():
+                for name, parameter in module.named_parameters():
+                    if name.startswith("bias"):  # b_ih + b_hh is the bias: each takes half
+                        parameter[size : 2 * size] = config.forget_gate_bias / 2
+        return module
+
+    def initial_state(self, batch: int) -> State:
+        return super().initial_state(batch), super().initial_state(batch)
+
+    def detach(self, state: State) -> State:
+        return tuple(part.detach() for part in state)
+
+    def select(self, state: State, rows: Tensor) -> State:
+        return tuple(part.index_select(1, rows) for part in state)
+

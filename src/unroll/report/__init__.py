@@ -1,0 +1,1 @@
+"""Runs to figures and to the page. Reads the tracking store only."""

@@ -1,0 +1,1 @@
+"""Where runs are kept: MLflow, and the ledger of run directories."""

@@ -1,0 +1,110 @@
+"""A model in one file: weights as safetensors, and in the file's header the config, the
+vocabulary and the tokenizer. Reading one executes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from unroll.registry import Refused, require
+
+HEADER = "unroll"
+LARGEST_HEADER = 100_000_000  # bytes; what the format itself allows
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds besides the weights, and where they are."""
+
+    path: Path
+    run_id: str
+    config: dict[str, Any]
+    vocabulary: str
+    """JSON of the token list."""
+    tokenizer: str
+    """JSON of what the tokenizer learned."""
+    step: int
+
+    def load(self, model: torch.nn.Module) -> None:
+        """Copy the weights into ``model``.
+
+        Raises:
+            Refused: the file is damaged, or its tensors have other names or shapes.
+        """
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                weights = {name: file.get_tensor(name) for name in file.keys()}
+            model.load_state_dict(weights)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self.path, error) from error
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines()]
+            raise Refused(
+                f"checkpoint {self.path} is of another shape than the model: {lines[-1]}"
+            ) from error
+
+
+def save(
+    path: Path,
+    model: torch.nn.Module,
+    *,
+    run_id: str,
+    config: dict[str, Any],
+    vocabulary: str,
+    tokenizer: str,
+    step: int,
+) -> None:
+    """Write a checkpoint beside ``path`` and rename it into place, so that whoever reads finds
+    the old one or the new one, never half of one."""
+    header = {"run_id": run_id, "config": config, "step": step}
+    header |= {"vocabulary": vocabulary, "tokenizer": tokenizer}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(
+            {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()},
+            writing,
+            metadata={HEADER: json.dumps(header, ensure_ascii=False)},
+        )
+        os.replace(writing, path)
+    finally:
+        writing.unlink(missing_ok=True)
+
+
+def read(path: Path) -> Checkpoint:
+    """The header of a checkpoint; weights are read by ``Checkpoint.load``.
+
+    Raises:
+        Refused: the file is not there, is damaged, or is no checkpoint of Unroll.
+    """
+    require(path.is_file(), f"checkpoint {path} does not exist")
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            require(length <= LARGEST_HEADER, f"checkpoint {path} is damaged: no sound header")
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        require(HEADER in metadata, f"{path} holds tensors, but is no checkpoint of Unroll")
+        fields = json.loads(metadata[HEADER])
+        return Checkpoint(
+            path=path,
+            run_id=fields["run_id"],
+            config=fields["config"],
+            vocabulary=fields["vocabulary"],
+            tokenizer=fields["tokenizer"],
+            step=fields["step"],
+        )
+    except (SafetensorError, OSError, struct.error, KeyError, json.JSONDecodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> Refused:
+    return Refused(f"checkpoint {path} is damaged or not a checkpoint: {error}")

@@ -1,0 +1,174 @@
+"""What a person may say of training: how long, how the gradient is treated, which optimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from unroll.registry import register, register_schema, require
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    epochs: int | None
+    max_steps: int | None
+    max_minutes: float | None
+    """Whichever of the three ends first ends the training; null for no bound."""
+    clip_norm: float | None
+    """Upper bound on the gradient's norm over all parameters (Pascanu et al. 2013)."""
+    dropout: float
+    """The model's dropout, everywhere it is not set by itself."""
+    truncation: int
+    """Steps of back-propagation through time in random and sequential batches. Windows go back
+    through the whole window."""
+    accumulation: int
+    """Batches whose gradients are averaged into one optimizer step."""
+    validate_every: int | None
+    """Optimizer steps between validations; null: after every epoch."""
+    patience: int | None
+    """Stop after this many validations without a better one; null: never."""
+
+    def __post_init__(self) -> None:
+        require(
+            any(bound is not None for bound in (self.epochs, self.max_steps, self.max_minutes)),
+            "training would never end: set one of training.epochs, training.max_steps, "
+            "training.max_minutes",
+        )
+        for key in ("epochs", "max_steps", "truncation", "accumulation", "validate_every"):
+            value = getattr(self, key)
+            require(value is None or value >= 1, f"training.{key}={value}: at least 1")
+        for key in ("max_minutes", "clip_norm"):
+            value = getattr(self, key)
+            require(
+                value is None or (value > 0 and math.isfinite(value)),
+                f"training.{key}={value}: above 0 (or null for none)",
+            )
+        require(
+            0 <= self.dropout < 1,
+            f"training.dropout={self.dropout}: a share from 0 up to, but below, 1",
+        )
+        require(
+            self.patience is None or self.patience >= 1,
+            f"training.patience={self.patience}: at least 1 validation (or null for never)",
+        )
+
+
+register_schema("training", "default", TrainingConfig)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    name: str
+
+
+@register("optimizer/schedule", "constant", builds="unroll.training.optimizers:Constant")
+@dataclass(frozen=True)
+class ConstantConfig(ScheduleConfig):
+    """The learning rate stays as it is."""
+
+
+@register("optimizer/schedule", "cosine", builds="unroll.training.optimizers:Cosine")
+@dataclass(frozen=True)
+class CosineConfig(ScheduleConfig):
+    """Rise over `warmup_steps`, then fall along a half cosine (Loshchilov and Hutter 2017)."""
+
+    warmup_steps: int
+    final_fraction: float
+    """The last learning rate, as a share of the first."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.warmup_steps >= 0,
+            f"optimizer.schedule.warmup_steps={self.warmup_steps}: at least 0",
+        )
+        require(
+            0 <= self.final_fraction <= 1,
+            f"optimizer.schedule.final_fraction={self.final_fraction}: a share from 0 to 1",
+        )
+
+
+@register("optimizer/schedule", "step", builds="unroll.training.optimizers:Step")
+@dataclass(frozen=True)
+class StepConfig(ScheduleConfig):
+    """Multiply by `factor` every `every` epochs."""
+
+    every: int
+    factor: float
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, f"optimizer.schedule.every={self.every}: at least 1 epoch")
+        require(
+            0 < self.factor <= 1,
+            f"optimizer.schedule.factor={self.factor}: above 0 and at most 1",
+        )
+
+
+@register("optimizer/schedule", "plateau", builds="unroll.training.optimizers:Plateau")
+@dataclass(frozen=True)
+class PlateauConfig(ScheduleConfig):
+    """Divide by `divisor` after `patience` validations in a row without a better one."""
+
+    divisor: float
+    patience: int
+
+    def __post_init__(self) -> None:
+        require(
+            self.divisor > 1, f"optimizer.schedule.divisor={self.divisor}: above 1, or it rises"
+        )
+        require(self.patience >= 1, f"optimizer.schedule.patience={self.patience}: at least 1")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    name: str
+    learning_rate: float
+    weight_decay: float
+    schedule: ScheduleConfig
+
+    def __post_init__(self) -> None:
+        require(
+            self.learning_rate > 0 and math.isfinite(self.learning_rate),
+            f"optimizer.learning_rate={self.learning_rate}: above 0 and finite",
+        )
+        require(
+            self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay}: at least 0"
+        )
+
+
+@dataclass(frozen=True)
+class AdaptiveConfig(OptimizerConfig):
+    beta1: float
+    beta2: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("beta1", "beta2"):
+            value = getattr(self, key)
+            require(0 <= value < 1, f"optimizer.{key}={value}: from 0 up to, but below, 1")
+
+
+@register("optimizer", "adam", builds="unroll.training.optimizers:adam")
+@dataclass(frozen=True)
+class AdamConfig(AdaptiveConfig):
+    """Adam (Kingma and Ba 2015)."""
+
+
+@register("optimizer", "adamw", builds="unroll.training.optimizers:adamw")
+@dataclass(frozen=True)
+class AdamWConfig(AdaptiveConfig):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+
+@register("optimizer", "sgd", builds="unroll.training.optimizers:sgd")
+@dataclass(frozen=True)
+class SGDConfig(OptimizerConfig):
+    """Stochastic gradient descent with momentum."""
+
+    momentum: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 <= self.momentum < 1,
+            f"optimizer.momentum={self.momentum}: from 0 up to, but below, 1",
+        )
