@@ -39,7 +39,6 @@ def train(
     """Train a model, score the test split with its best checkpoint, let it write."""
     encoded = encode(config.data, build("data", config.data))
     batching: Batching = build("data/batching", config.data.batching)
-    stream = encoded.streams["train"]
     describe(config, encoded, batching)
     prefixes = chosen_prefixes(config, encoded)
     prepare(config)
@@ -54,34 +53,32 @@ def train(
             say(f"run {found} has finished with this very config: not run again (rerun=true would)")
             return {"task": "train", "run_id": found, "reused": True}
     name = run_name(config, overrides)
+    keeper = Keeper(directory, model, encoded, tracker, name, config)
+    trainer = Trainer(
+        model,
+        encoded.streams["train"],
+        batching,
+        config.training,
+        config.optimizer,
+        seed=config.seed,
+        validate=keeper.validator(),
+        save=keeper.save,
+        log=tracker,
+        log_every=tracker.every,
+    )
     params = flat(config) | {"model.parameters": model.parameter_count}
     params["data.vocabulary_size"] = len(encoded.vocabulary)
-    run_id = tracker.start(
-        name,
-        params,
-        {
-            "git_commit": git_commit(),
-            "corpus_fingerprint": encoded.corpus_fingerprint,
-            "config_fingerprint": mark,
-            "overrides": " ".join(overrides),
-            "directory": str(directory.resolve()),
-        },
-    )
+    tags = {
+        "git_commit": git_commit(),
+        "corpus_fingerprint": encoded.corpus_fingerprint,
+        "config_fingerprint": mark,
+        "overrides": " ".join(overrides),
+        "directory": str(directory.resolve()),
+    }
+    tracker.start(name, params, tags)
     try:
-        ledger.record(Path(config.tracking.directory), run_id, name, directory)
-        say(f"run {run_id} ({name}) in {directory}")
-        keeper = Keeper(directory, model, encoded, run_id, config)
-        outcome = Trainer(
-            model,
-            batching,
-            config.training,
-            config.optimizer,
-            seed=config.seed,
-            validate=keeper.validator(),
-            save=keeper.save,
-            log=tracker,
-            log_every=tracker.every,
-        ).fit(stream)
+        say(f"run: {name} in {directory}")
+        outcome = trainer.fit()
         if outcome.interrupted:
             say("interrupted: the checkpoint is kept; scoring what there is")
             tracker.tag("interrupted", "true")
@@ -95,17 +92,20 @@ def train(
             config.sampling,
             config.data.batching.length,
         )
-        result = training_result(run_id, mark, model, encoded, outcome, test, samples)
+        result = training_result(tracker.run_id, mark, model, encoded, outcome, test, samples)
         final = {f"test/{key}": float(value) for key, value in (test.figures() if test else {}).items()}
         tracker.log(final | {"best_step": float(outcome.best_step)}, outcome.steps)
         write_result(directory, result)
         keep_artifacts(tracker, directory, keeper, outcome, samples)
         tracker.finish()
+    except Refused:  # the store cannot be opened: there is nothing to write to
+        raise
     except BaseException as error:
         tracker.tag("failure", " ".join(f"{type(error).__name__}: {error}".split())[:500])
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     show_training(outcome, test, samples)
+    say(f"run {tracker.run_id} ({name}): {directory / 'result.json'}")
     if outcome.interrupted:
         raise KeyboardInterrupt
     return result
@@ -246,23 +246,36 @@ class Keeper:
     """Keeps a model's checkpoints in its run directory, and scores it on its corpus."""
 
     def __init__(
-        self, directory: Path, model: LanguageModel, encoded: Encoded, run_id: str, config: Config
+        self,
+        directory: Path,
+        model: LanguageModel,
+        encoded: Encoded,
+        tracker: Tracker,
+        name: str,
+        config: Config,
     ) -> None:
         self.model, self.encoded, self.config = model, encoded, config
+        self.directory, self.tracker, self.name = directory, tracker, name
         self.folder = directory / ledger.CHECKPOINTS
         values = asdict(config)
         for key in ("path", "valid_path", "test_path"):  # found again from any folder
             if values["data"].get(key):
                 values["data"][key] = os.path.abspath(values["data"][key])
-        self.header = {
-            "run_id": run_id,
+        self.header: dict[str, Any] = {
             "config": values,
             "vocabulary": encoded.vocabulary.to_json(),
             "tokenizer": encoded.tokenizer.to_json(),
         }
 
     def save(self, name: str, step: int) -> None:
-        checkpoint.save(self.folder / f"{name}.safetensors", self.model, step=step, **self.header)
+        """Write a checkpoint; with the first one the run can be found by ``run=``."""
+        run_id = self.tracker.run_id
+        path = self.folder / f"{name}.safetensors"
+        first = not self.folder.exists()
+        checkpoint.save(path, self.model, run_id=run_id, step=step, **self.header)
+        if first:
+            store = Path(self.config.tracking.directory)
+            ledger.record(store, run_id, self.name, self.directory)
 
     def restore_best(self) -> None:
         checkpoint.read(self.folder / ledger.BEST).load(self.model)

@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +25,21 @@ if TYPE_CHECKING:
 FLUSH_POINTS = 500
 FLUSH_SECONDS = 10.0
 LONGEST_PARAM = 6000
+LARGEST_BATCH = 100  # params of one request, as MLflow allows
 PARENT = "UNROLL_PARENT_RUN"
 """Environment variable by which a multirun tells its jobs, in whatever process, their parent."""
 
 
 class Tracker(Protocol):
-    """What the tasks ask of a store. ``run_id`` names the run that is being written."""
+    """What the tasks ask of a store. ``run_id`` names the run that is being written, ``every``
+    says how many optimizer steps lie between two points of a curve."""
 
-    run_id: str
     every: int
 
-    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str: ...
+    @property
+    def run_id(self) -> str: ...
+
+    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None: ...
 
     def resume(self, run_id: str) -> bool:
         """Write to a run that exists; False where the store has no such run."""
@@ -57,9 +62,8 @@ class DisabledTracker:
         self.run_id = ""
         self.every = config.every
 
-    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         self.run_id = uuid.uuid4().hex
-        return self.run_id
 
     def resume(self, run_id: str) -> bool:
         return False
@@ -86,7 +90,7 @@ class MLflowTracker:
     def __init__(self, config: MLflowConfig) -> None:
         self.config = config
         self.every = config.every
-        self.run_id = ""
+        self._run: Future[str] | None = None
         self._points: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
         self._client: MlflowClient | None = None
@@ -97,22 +101,31 @@ class MLflowTracker:
             self._client = connect(Path(self.config.directory))
         return self._client
 
-    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    @property
+    def run_id(self) -> str:
+        """The run that is written to; waits until the store has made it.
+
+        Raises:
+            Refused: the store cannot be opened.
+        """
+        return "" if self._run is None else self._run.result()
+
+    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Make a run, in the background: importing mlflow takes as long as the first steps."""
+        self._run = ThreadPoolExecutor(1).submit(self._create, name, params, tags)
+
+    def _create(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        client = self.client
         from mlflow.entities import Param, RunTag
 
-        experiment = experiment_id(
-            self.client, Path(self.config.directory), self.config.experiment
-        )
+        experiment = experiment_id(client, Path(self.config.directory), self.config.experiment)
         parent = {"mlflow.parentRunId": self.config.parent} if self.config.parent else {}
-        run = self.client.create_run(experiment, run_name=name, tags=parent)
-        self.run_id = str(run.info.run_id)
+        run_id = str(client.create_run(experiment, run_name=name, tags=parent).info.run_id)
         listed = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in params.items()]
-        marks = [RunTag(key, value) for key, value in tags.items()]
-        for first in range(0, max(len(listed), 1), 100):
-            self.client.log_batch(
-                self.run_id, params=listed[first : first + 100], tags=marks if first == 0 else []
-            )
-        return self.run_id
+        for first in range(0, len(listed), LARGEST_BATCH):
+            client.log_batch(run_id, params=listed[first : first + LARGEST_BATCH])
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        return run_id
 
     def reuse(self, config_fingerprint: str) -> str | None:
         """The run that finished before under this fingerprint, told to the parent; else None."""
@@ -133,7 +146,8 @@ class MLflowTracker:
             self.client.get_run(run_id)
         except MlflowException:
             return False
-        self.run_id = run_id
+        self._run = Future()
+        self._run.set_result(run_id)
         return True
 
     def log(self, figures: dict[str, float], step: int) -> None:
@@ -142,7 +156,8 @@ class MLflowTracker:
             (name, value, now, step) for name, value in figures.items() if not math.isnan(value)
         ]
         due = time.monotonic() - self._flushed > FLUSH_SECONDS
-        if due or len(self._points) >= FLUSH_POINTS:
+        made = self._run is not None and self._run.done()
+        if made and (due or len(self._points) >= FLUSH_POINTS):
             self.flush()
 
     def flush(self) -> None:

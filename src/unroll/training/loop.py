@@ -68,14 +68,19 @@ class Trainer:
     """Trains a model on one stream.
 
     Args:
+        stream: what to learn from.
         validate: scores the validation split; None where there is none.
         save: writes a checkpoint, ``save(name, step)`` with name "best" or "last".
         log: takes points of the curves, every ``log_every`` optimizer steps.
+
+    Raises:
+        Refused: the stream is too short for one batch, or the schedule has to know its end.
     """
 
     def __init__(
         self,
         model: LanguageModel,
+        stream: TokenStream,
         batching: Batching,
         config: TrainingConfig,
         optimizer_config: OptimizerConfig,
@@ -86,33 +91,30 @@ class Trainer:
         log: Log,
         log_every: int,
     ) -> None:
-        self.model, self.batching, self.config = model, batching, config
-        self.optimizer_config, self.seed = optimizer_config, seed
+        self.model, self.stream, self.batching, self.config = model, stream, batching, config
+        self.seed = seed
         self.validate, self.save, self.log, self.log_every = validate, save, log, log_every
         self.outcome = Outcome()
+        self.waited, self.validated_at, self.pending = 0, 0, _Mean()
+        self.per_epoch = -(-batching.steps(stream) // config.accumulation)
+        bounds = [config.max_steps or math.inf, (config.epochs or math.inf) * self.per_epoch]
+        total = None if math.isinf(min(bounds)) else int(min(bounds))
+        self.optimizer: Optimizer = build("optimizer", optimizer_config, list(model.parameters()))
+        self.schedule: Schedule = build(
+            "optimizer/schedule", optimizer_config.schedule, self.optimizer, total
+        )
 
-    def fit(self, stream: TokenStream) -> Outcome:
+    def fit(self) -> Outcome:
         """Train until a bound of the config is met, patience ends, or the person interrupts.
 
         Raises:
-            Refused: the stream is too short for one batch.
             Diverged: the loss is no number; the line names step and cause.
         """
         config, outcome = self.config, self.outcome
-        per_epoch = -(-self.batching.steps(stream) // config.accumulation)
-        bounds = [config.max_steps or math.inf, (config.epochs or math.inf) * per_epoch]
-        total = None if math.isinf(min(bounds)) else int(min(bounds))
-        self.optimizer: Optimizer = build(
-            "optimizer", self.optimizer_config, list(self.model.parameters())
-        )
-        self.schedule: Schedule = build(
-            "optimizer/schedule", self.optimizer_config.schedule, self.optimizer, total
-        )
-        self.waited, self.validated_at, self.pending = 0, 0, _Mean()
         self.model.train()
         with interruptible() as interrupted:
             for epoch in range(config.epochs or sys.maxsize):
-                finished = self._epoch(stream, epoch, per_epoch, interrupted)
+                finished = self._epoch(epoch, interrupted)
                 if not finished:
                     break
                 self.schedule.after_epoch()
@@ -127,21 +129,19 @@ class Trainer:
             self.save("best", outcome.steps)
         return outcome
 
-    def _epoch(
-        self, stream: TokenStream, epoch: int, per_epoch: int, interrupted: threading.Event
-    ) -> bool:
+    def _epoch(self, epoch: int, interrupted: threading.Event) -> bool:
         """One pass over the stream; False if the training ends within it."""
         config, outcome = self.config, self.outcome
         mean, state = _Mean(), None
-        batches = self.batching.batches(stream, self.seed, epoch)
-        with _progress(per_epoch, epoch, config.epochs) as bar:
+        batches = self.batching.batches(self.stream, self.seed, epoch)
+        with _progress(self.per_epoch, epoch, config.epochs) as bar:
             for done, group in enumerate(_grouped(batches, config.accumulation), start=1):
                 start = time.perf_counter()
                 state, loss, tokens = self._step(group, state)
                 outcome.seconds += time.perf_counter() - start
                 outcome.steps += 1
                 outcome.tokens += tokens
-                outcome.epochs = epoch + min(1.0, done / per_epoch)
+                outcome.epochs = epoch + min(1.0, done / self.per_epoch)
                 mean.add(loss, tokens)
                 self.pending.add(loss, tokens)
                 outcome.train_loss = mean.value
