@@ -1,0 +1,1 @@
+"""Studies: which runs answer which question, and the figures that they give."""

@@ -1,0 +1,101 @@
+"""The report: one self-contained page in which every number leads to the runs it comes from."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from unroll.report.figures import keep
+from unroll.report.runs import Measured, Record
+
+
+@dataclass
+class Drawing:
+    """A figure with what it shows in words."""
+
+    name: str
+    caption: str
+    figure: Any
+
+
+@dataclass
+class Table:
+    """Rows of texts and numbers under a head."""
+
+    head: list[str]
+    rows: list[list[Any]]
+    caption: str = ""
+
+
+@dataclass
+class Text:
+    """Texts that runs wrote: who wrote, from what prefix, what."""
+
+    rows: list[tuple[Any, str, str]]
+
+
+@dataclass
+class Section:
+    """A question and its answer."""
+
+    name: str
+    title: str
+    question: str
+    answer: list[Markup]
+    parts: list[Drawing | Table | Text]
+    jobs: list[tuple[str, str, list[Record]]] = field(default_factory=list)
+    """What was run: label, overrides, runs."""
+
+
+def number(value: float, runs: Sequence[str], form: str = ".1f") -> Markup:
+    """A number that leads to its runs."""
+    shown = "–" if math.isnan(value) else format(value, form)
+    return Markup('<a class="n" href="#run-{}" title="{}">{}</a>').format(
+        runs[0], "from run " + ", ".join(runs), shown
+    )
+
+
+def shown(measure: Measured, form: str = ".1f") -> Markup:
+    """Mean and spread of a measure, leading to its runs."""
+    text = number(measure.mean, measure.runs, form)
+    if len(measure.values) == 1:
+        return text
+    return Markup("{} <small>± {}</small>").format(text, format(measure.spread, form))
+
+
+def sentence(template: str, *values: Any) -> Markup:
+    """A sentence with its numbers put in."""
+    return Markup(template).format(*values)
+
+
+def write(path: Path, title: str, facts: Sequence[str], sections: Sequence[Section]) -> None:
+    """Write the page to ``path`` and its figures, SVG and PNG, into ``figures`` beside it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("unroll", "report"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["embedded"] = _embedded
+    environment.tests["drawing"] = lambda part: isinstance(part, Drawing)
+    environment.tests["table"] = lambda part: isinstance(part, Table)
+    folder = path.parent / "figures"
+    for section in sections:
+        for part in section.parts:
+            if isinstance(part, Drawing):
+                keep(part.figure, folder / part.name)
+    page = environment.get_template("page.html.j2").render(
+        title=title, facts=facts, sections=sections, folder=folder, escape=escape
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _embedded(drawing: Drawing, folder: Path) -> str:
+    """The figure's SVG as a data address, so that the page needs no other file."""
+    svg = (folder / drawing.name).with_suffix(".svg").read_bytes()
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()

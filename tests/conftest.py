@@ -1,0 +1,49 @@
+"""What the tests share: configs as a command line composes them, and the real text at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
+
+from unroll.app import compose
+from unroll.config import Config
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models as small as these only wait for each other on more."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
+    """The config of a command line of these overrides, which leaves nothing outside a test."""
+    folder = tmp_path_factory.mktemp("composed")
+    places = ["tracking=disabled", f"tracking.directory={folder}", f"data.cache={folder}"]
+
+    @cache
+    def composed_(*overrides: str) -> Config:
+        return compose([*places, *overrides])
+
+    return composed_
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """A corpus that stands beside the checkout; the test is skipped where it does not."""
+
+    def found(name: str) -> Path:
+        if not (SHARED / name).exists():
+            pytest.skip(f"needs {SHARED / name}, which is not here")
+        return SHARED / name
+
+    return found

@@ -1,0 +1,302 @@
+"""Perplexity under every protocol, against slow twins that read one word at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from unroll.data.token_stream import TokenStream
+from unroll.evaluation import perplexity
+from unroll.evaluation.perplexity import Score, score
+from unroll.models.language_model import LanguageModel
+from unroll.registry import Refused
+
+CELLS = ["rnn", "lstm", "gru"]
+PROTOCOLS = ["stream", "document", "window", "handout"]
+VOCABULARY, CONTEXT, UNKNOWN = 9, 4, 0
+LENGTHS = [3, 1, CONTEXT, 0, 2, CONTEXT + 1, CONTEXT - 1, 13, 7, 1, CONTEXT + 2, 2]
+
+Nats = tuple[float, int]
+"""A sum of nats and the number of tokens behind it."""
+
+
+@pytest.fixture
+def model(composed):
+    """A model whose predictions lean strongly on what it has read."""
+
+    def model_(name: str = "lstm", **changes) -> LanguageModel:
+        torch.manual_seed(11)
+        sizes = {"embedding_size": 5, "hidden_size": 6, "layers": 2}
+        config = replace(composed(f"model={name}").model, **(sizes | changes))
+        made = LanguageModel(config, VOCABULARY)
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter *= 3
+        return made
+
+    return model_
+
+
+@pytest.fixture
+def setting(composed):
+    base = replace(composed().evaluation, context=CONTEXT, batch_size=3)
+    return lambda protocol, **changes: replace(base, protocol=protocol, **changes)
+
+
+@pytest.fixture
+def stream() -> TokenStream:
+    return stream_of(LENGTHS)
+
+
+def stream_of(lengths: list[int]) -> TokenStream:
+    generator = np.random.default_rng(2)
+    documents = [generator.integers(0, VOCABULARY, length) for length in lengths]
+    return TokenStream.from_documents(documents, characters=5 * sum(lengths))
+
+
+def texts(stream: TokenStream) -> list[list[int]]:
+    return [stream.document(n).tolist() for n in range(stream.documents)]
+
+
+# The slow twins
+
+
+def step(model: LanguageModel, word: int, state) -> tuple[torch.Tensor, object]:
+    """log p of every next word after one more word, and the state."""
+    hidden, state = model(torch.tensor([[word]]), state)
+    scores = hidden[0, -1] @ model.softmax.linear.weight.T + model.softmax.linear.bias
+    return scores - scores.exp().sum().log(), state
+
+
+def read_afresh(model: LanguageModel, words: list[int]) -> torch.Tensor:
+    """log p of every next word after these, read from a fresh state."""
+    hidden, _ = model(torch.tensor([words]), model.initial_state(1))
+    scores = hidden[0, -1] @ model.softmax.linear.weight.T + model.softmax.linear.bias
+    return scores - scores.exp().sum().log()
+
+
+def one_text(model: LanguageModel, words: list[int]) -> Nats:
+    nats, state = 0.0, model.initial_state(1)
+    for word, following in pairwise(words):
+        logs, state = step(model, word, state)
+        nats -= logs[following].item()
+    return nats, max(len(words) - 1, 0)
+
+
+def slow_stream(model: LanguageModel, documents: list[list[int]]) -> Nats:
+    return one_text(model, [word for document in documents for word in document])
+
+
+def slow_document(model: LanguageModel, documents: list[list[int]]) -> Nats:
+    found = [one_text(model, document) for document in documents]
+    return sum(nats for nats, _ in found), sum(tokens for _, tokens in found)
+
+
+def slow_window(model: LanguageModel, documents: list[list[int]]) -> Nats:
+    nats, tokens = 0.0, 0
+    for words in documents:
+        for i in range(1, len(words)):
+            nats -= read_afresh(model, words[max(0, i - CONTEXT) : i])[words[i]].item()
+            tokens += 1
+    return nats, tokens
+
+
+def slow_handout(model: LanguageModel, documents: list[list[int]]) -> Nats:
+    """The lab's compute_perplexity, its off-by-one included."""
+    total, divided_by = 0.0, 0
+    for words in documents:
+        num_tokens = max(len(words) - 1, 0)
+        for i in range(num_tokens):
+            known = words[max(0, i - CONTEXT) : i]
+            if not known:
+                continue
+            total += read_afresh(model, known)[words[i]].item()
+        divided_by += num_tokens
+    return -total, divided_by
+
+
+SLOW = dict(zip(PROTOCOLS, [slow_stream, slow_document, slow_window, slow_handout], strict=True))
+
+
+def twin(protocol: str, model: LanguageModel, stream: TokenStream) -> Nats:
+    model.eval()
+    with torch.no_grad():
+        nats, counted = SLOW[protocol](model, texts(stream))
+    model.train()
+    return nats, counted
+
+
+# The promises
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_equals_its_slow_twin(model, setting, stream, protocol, name):
+    made = model(name)
+    nats, counted = twin(protocol, made, stream)
+    found = score(made, stream, setting(protocol), UNKNOWN)
+    assert found.nats == pytest.approx(nats, rel=1e-4)
+    assert found.counted == counted
+    assert found.perplexity == pytest.approx(math.exp(nats / counted), rel=1e-4)
+    assert found.protocol == protocol
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("protocol", ["window", "handout"])
+def test_a_bidirectional_model_is_scored_as_its_slow_twin(model, setting, stream, protocol, name):
+    made = model(name, bidirectional=True)
+    nats, counted = twin(protocol, made, stream)
+    found = score(made, stream, setting(protocol), UNKNOWN)
+    assert found.nats == pytest.approx(nats, rel=1e-4)
+    assert found.counted == counted
+
+
+def test_the_protocols_do_not_all_say_the_same(model, setting, stream):
+    found = {score(model(), stream, setting(protocol), 0).perplexity for protocol in PROTOCOLS}
+    assert len(found) == len(PROTOCOLS)
+
+
+@pytest.mark.parametrize("length", [2, 3, CONTEXT - 1, CONTEXT, CONTEXT + 1, CONTEXT + 2, 15])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_single_document_of_any_length_equals_the_twin(model, setting, protocol, length):
+    made, alone = model("gru"), stream_of([length])
+    if protocol == "handout" and length == 2:
+        with pytest.raises(Refused, match="no token to score"):
+            score(made, alone, setting(protocol), UNKNOWN)
+        return
+    nats, counted = twin(protocol, made, alone)
+    found = score(made, alone, setting(protocol), UNKNOWN)
+    assert found.nats == pytest.approx(nats, rel=1e-4)
+    assert found.counted == counted == length - 1
+    assert found.tokens == (length - 2 if protocol == "handout" else length - 1)
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [0], []])
+@pytest.mark.parametrize("protocol", ["document", "window", "handout"])
+def test_text_without_a_second_word_is_refused(model, setting, protocol, lengths):
+    with pytest.raises(Refused, match="no token to score"):
+        score(model(), stream_of(lengths), setting(protocol), UNKNOWN)
+
+
+def test_a_stream_of_one_word_is_refused_and_of_two_is_not(model, setting):
+    with pytest.raises(Refused, match="no token to score"):
+        score(model(), stream_of([1]), setting("stream"), UNKNOWN)
+    assert score(model(), stream_of([1, 1]), setting("stream"), UNKNOWN).tokens == 1
+
+
+@pytest.mark.parametrize(
+    ("protocol", "bidirectional"),
+    [*((protocol, False) for protocol in PROTOCOLS), ("window", True), ("handout", True)],
+)
+def test_how_many_rows_are_read_at_once_does_not_matter(
+    model, setting, stream, protocol, bidirectional
+):
+    made = model("rnn", bidirectional=bidirectional)
+    found = [
+        score(made, stream, setting(protocol, batch_size=size), UNKNOWN) for size in (1, 2, 5, 256)
+    ]
+    for other in found[1:]:
+        assert other.nats == pytest.approx(found[0].nats, rel=1e-5)
+        assert (other.tokens, other.counted) == (found[0].tokens, found[0].counted)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_how_many_steps_are_read_at_once_does_not_matter(
+    model, setting, stream, monkeypatch, protocol, name
+):
+    made = model(name)
+    whole = score(made, stream, setting(protocol), UNKNOWN)
+    for steps in (1, 3, 5):
+        monkeypatch.setattr(perplexity, "STEPS_AT_ONCE", steps)
+        found = score(made, stream, setting(protocol), UNKNOWN)
+        assert found.nats == pytest.approx(whole.nats, rel=1e-5)
+        assert (found.tokens, found.unknown) == (whole.tokens, whole.unknown)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_model_that_knows_nothing_is_as_perplexed_as_there_are_words(
+    model, setting, stream, protocol
+):
+    made = model()
+    torch.nn.init.zeros_(made.softmax.linear.weight)
+    torch.nn.init.zeros_(made.softmax.linear.bias)
+    found = score(made, stream, setting(protocol), UNKNOWN)
+    share = found.tokens / found.counted
+    assert found.perplexity == pytest.approx(VOCABULARY**share, rel=1e-6)
+    assert (share < 1) == (protocol == "handout")
+
+
+def test_bits_per_character_are_nats_over_ln_2_over_the_characters_scored(model, setting, stream):
+    found = score(model(), stream, setting("stream"), UNKNOWN)
+    characters = 5 * (len(stream) - 1)  # the first token is not scored, nor are its characters
+    assert found.characters == pytest.approx(characters)
+    assert found.bits_per_character == pytest.approx(found.nats / math.log(2) / characters)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_unknown_words_among_the_scored_ones_are_counted(model, setting, stream, protocol):
+    found = score(model(), stream, setting(protocol), unknown=3)
+    words = texts(stream)
+    scored = {
+        "stream": [word for text in words for word in text][1:],
+        "handout": [word for text in words for word in text[1:-1]],
+    }.get(protocol, [word for text in words for word in text[1:]])
+    assert found.unknown == scored.count(3) > 0
+    assert found.unknown_rate == scored.count(3) / len(scored)
+    assert found.tokens == len(scored)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_scoring_leaves_dropout_out_and_the_model_as_it_was(model, setting, stream, training):
+    made, plain = model(dropout=0.5, embedding_dropout=0.5, output_dropout=0.5), model()
+    made.train(training)
+    found = score(made, stream, setting("document"), UNKNOWN)
+    assert found.nats == score(plain, stream, setting("document"), UNKNOWN).nats
+    assert made.training == training
+    assert all(parameter.grad is None for parameter in made.parameters())
+
+
+@pytest.mark.parametrize("protocol", ["stream", "document"])
+def test_a_bidirectional_model_is_not_scored_on_words_it_has_seen(model, setting, stream, protocol):
+    with pytest.raises(Refused, match=r"take evaluation\.protocol=window"):
+        score(model(bidirectional=True), stream, setting(protocol), UNKNOWN)
+
+
+def test_a_score_derives_its_figures_from_nats_and_counts():
+    found = Score("stream", nats=8 * math.log(2), tokens=4, counted=4, unknown=1,
+                  characters=16.0, seconds=2.0)  # fmt: skip
+    assert found.nats_per_token == pytest.approx(2 * math.log(2))
+    assert found.perplexity == pytest.approx(4)
+    assert found.bits_per_character == pytest.approx(0.5)
+    assert found.unknown_rate == 0.25
+    assert found.tokens_per_second == 2.0
+    assert found.figures() == {
+        "perplexity": found.perplexity,
+        "nats_per_token": found.nats_per_token,
+        "bits_per_character": found.bits_per_character,
+        "tokens": 4,
+        "unknown_rate": 0.25,
+    }
+
+
+def test_a_perplexity_past_a_float_is_infinite():
+    assert Score("stream", 1e6, 1, 1, 0, 1.0, 1.0).perplexity == math.inf
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"protocol": "windows"}, "did you mean 'window'"),
+        ({"context": 0}, r"evaluation\.context=0"),
+        ({"batch_size": 0}, r"evaluation\.batch_size=0"),
+    ],
+)
+def test_a_setting_that_cannot_be_scored_under_is_refused(setting, changes, said):
+    with pytest.raises(Refused, match=said):
+        replace(setting("stream"), **changes)

@@ -1,0 +1,489 @@
+"""The training loop, against loops written plainly."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from unroll.data.token_stream import TokenStream
+from unroll.evaluation.perplexity import Score
+from unroll.models.language_model import LanguageModel
+from unroll.registry import Refused, build
+from unroll.training.loop import Diverged, Trainer
+
+VOCABULARY = 12
+LENGTH, ROWS = 5, 3
+PER_EPOCH = 7  # sequential batches of 120 tokens
+WINDOWS = 100  # in the documents of the stream
+
+
+def stream() -> TokenStream:
+    ids = np.random.default_rng(1).integers(0, VOCABULARY, 120)
+    return TokenStream.from_documents(list(ids.reshape(4, 30)))
+
+
+@dataclass
+class Curves:
+    """A log that keeps what it is given, and does something once a step is logged."""
+
+    points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    at: dict[int, Callable[[], Any]] = field(default_factory=dict)
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        self.points.append((step, figures))
+        if "train/loss" in figures and step in self.at:
+            self.at.pop(step)()
+
+
+@dataclass
+class Training:
+    """A trainer, and what it logged and saved."""
+
+    trainer: Trainer
+    curves: Curves
+    saved: list[tuple[str, int]]
+
+    @property
+    def model(self) -> LanguageModel:
+        return self.trainer.model
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        return [parameter.detach() for parameter in self.model.parameters()]
+
+    def curve(self, name: str) -> list[tuple[int, float]]:
+        return self.trainer.outcome.history.get(name, [])
+
+
+@pytest.fixture
+def training(composed):
+    """A training of an RNN of 4 units with SGD on sequential batches, unless told otherwise.
+
+    ``losses`` are what the validations find, one after the other.
+    """
+
+    def training_(
+        *overrides: str,
+        losses: list[float] | None = None,
+        batching: dict[str, Any] | None = None,
+        optimizer: dict[str, Any] | None = None,
+        model: dict[str, Any] | None = None,
+        seed: int = 1,
+        log_every: int = 1,
+        **settings: Any,
+    ) -> Training:
+        config = composed("model=rnn", "optimizer=sgd", *overrides)
+        torch.manual_seed(seed)
+        sizes = {"embedding_size": 4, "hidden_size": 4} | (model or {})
+        made = LanguageModel(replace(config.model, **sizes), VOCABULARY)
+        cut = {"length": LENGTH, "batch_size": ROWS} | (batching or {})
+        curves, saved = Curves(), []
+        found = iter(losses or [])
+        trainer = Trainer(
+            made,
+            stream(),
+            build("data/batching", replace(config.data.batching, **cut)),
+            replace(config.training, **({"epochs": 2, "clip_norm": None} | settings)),
+            replace(config.optimizer, **({"learning_rate": 0.5} | (optimizer or {}))),
+            seed=seed,
+            validate=None if losses is None else lambda: scored(next(found)),
+            save=lambda name, step: saved.append((name, step)),
+            log=curves,
+            log_every=log_every,
+        )
+        return Training(trainer, curves, saved)
+
+    return training_
+
+
+def scored(loss: float) -> Score:
+    return Score("stream", loss, tokens=1, counted=1, unknown=0, characters=1.0, seconds=1.0)
+
+
+def same(first: list[torch.Tensor], second: list[torch.Tensor], atol: float = 0.0) -> bool:
+    return all(torch.allclose(a, b, rtol=0, atol=atol) for a, b in zip(first, second, strict=True))
+
+
+# The loop written plainly
+
+
+def plain_loop(
+    model: LanguageModel, rate: float, clip: float | None, epochs: int, carried: bool = True
+) -> tuple[list[float], list[float]]:
+    """Sequential batches, state carried and cut, SGD: losses and gradient norms of the steps."""
+    ids = stream().tokens.tolist()
+    column = len(ids) // ROWS
+    losses, norms = [], []
+    for _ in range(epochs):
+        state = model.initial_state(ROWS)
+        for start in range(0, column - LENGTH, LENGTH):
+            if not carried:
+                state = model.initial_state(ROWS)
+            places = [row * column + start for row in range(ROWS)]
+            inputs = torch.tensor([ids[place : place + LENGTH] for place in places])
+            targets = torch.tensor([ids[place + 1 : place + LENGTH + 1] for place in places])
+            hidden, state = model(inputs, state)
+            loss = F.cross_entropy(model.softmax.logits(hidden).flatten(0, 1), targets.flatten())
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            state = state.detach()
+            norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients))
+            shrunk = 1.0 if clip is None else min(1.0, clip / norm)
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter -= rate * shrunk * gradient
+            losses.append(loss.item())
+            norms.append(norm)
+    return losses, norms
+
+
+@pytest.mark.parametrize("clip", [None, 0.2, 100.0])
+def test_carried_state_training_equals_the_loop_written_plainly(training, clip):
+    made, twin = training(clip_norm=clip), training().model
+    outcome = made.trainer.fit()
+    losses, norms = plain_loop(twin, 0.5, clip, epochs=2)
+    assert len(losses) == outcome.steps == 2 * PER_EPOCH
+    assert same(made.parameters, list(twin.parameters()), atol=1e-5)
+    assert [value for _, value in made.curve("train/loss")] == pytest.approx(losses, rel=1e-4)
+    assert [value for _, value in made.curve("grad_norm")] == pytest.approx(norms, rel=1e-3)
+    assert [step for step, _ in made.curve("train/loss")] == list(range(1, 2 * PER_EPOCH + 1))
+    assert outcome.train_loss == pytest.approx(sum(losses[PER_EPOCH:]) / PER_EPOCH, rel=1e-4)
+    assert outcome.tokens == 2 * PER_EPOCH * ROWS * LENGTH
+
+
+def test_the_plain_loop_tells_a_carried_state_from_a_fresh_one(training):
+    carried, _ = plain_loop(training().model, 0.5, None, epochs=1)
+    fresh, _ = plain_loop(training().model, 0.5, None, epochs=1, carried=False)
+    assert carried[0] == fresh[0]
+    assert carried[1:] != pytest.approx(fresh[1:], rel=1e-3)
+
+
+def test_windows_learn_from_their_last_position_alone(training):
+    """One step over all windows in one batch equals a step written out on the last positions."""
+    made = training(
+        "data/batching=windows", batching={"batch_size": WINDOWS, "shuffle": False}, max_steps=1
+    )
+    twin = training().model
+    documents = stream().tokens.reshape(4, 30).tolist()
+    inputs = [words[i : i + LENGTH] for words in documents for i in range(25)]
+    targets = [words[i + LENGTH] for words in documents for i in range(25)]
+    hidden, _ = twin(torch.tensor(inputs), twin.initial_state(WINDOWS))
+    loss = F.cross_entropy(twin.softmax.logits(hidden[:, -1]), torch.tensor(targets))
+    loss.backward()
+    torch.optim.SGD(twin.parameters(), lr=0.5).step()
+    outcome = made.trainer.fit()
+    assert same(made.parameters, list(twin.parameters()), atol=1e-6)
+    assert outcome.train_loss == pytest.approx(loss.item(), rel=1e-5)
+    assert outcome.tokens == WINDOWS
+
+
+# The same seed
+
+
+def without_times(made: Training) -> dict[str, list[tuple[int, float]]]:
+    history = dict(made.trainer.outcome.history)
+    history.pop("tokens_per_second")
+    return history
+
+
+@pytest.mark.parametrize("batching", ["sequential", "random", "windows"])
+def test_the_same_seed_gives_the_same_history_and_the_same_model(training, batching):
+    settings = {"model": {"output_dropout": 0.3}, "losses": [3.0, 2.0]}
+    first, again, other = (
+        training(f"data/batching={batching}", seed=seed, **settings) for seed in (1, 1, 2)
+    )
+    for made in (first, again, other):
+        torch.manual_seed(5)  # of dropout
+        made.trainer.fit()
+    assert without_times(first) == without_times(again)
+    assert same(first.parameters, again.parameters)
+    assert without_times(first) != without_times(other)
+
+
+def test_the_history_is_what_was_logged(training):
+    made = training(losses=[3.0, 2.0], log_every=3)
+    made.trainer.fit()
+    logged: dict[str, list[tuple[int, float]]] = {}
+    for step, figures in made.curves.points:
+        for name, value in figures.items():
+            logged.setdefault(name, []).append((step, value))
+    assert logged == made.trainer.outcome.history
+    assert set(logged) == {
+        "train/loss",
+        "train/perplexity",
+        "valid/loss",
+        "valid/perplexity",
+        "grad_norm",
+        "learning_rate",
+        "tokens_per_second",
+    }
+    assert logged["valid/loss"] == [(PER_EPOCH, 3.0), (2 * PER_EPOCH, 2.0)]
+    assert logged["valid/perplexity"][0] == (PER_EPOCH, pytest.approx(math.exp(3)))
+
+
+def test_a_logged_loss_is_the_mean_over_the_steps_since_the_last_point(training):
+    every, rarely = training(epochs=1), training(epochs=1, log_every=3)
+    every.trainer.fit()
+    rarely.trainer.fit()
+    losses = [value for _, value in every.curve("train/loss")]
+    expected = {1: losses[:1], 3: losses[1:3], 6: losses[3:6], 7: losses[6:]}
+    found = dict(rarely.curve("train/loss"))
+    assert list(found) == list(expected)
+    for step, since in expected.items():
+        assert found[step] == pytest.approx(sum(since) / len(since), rel=1e-6)
+
+
+# Accumulation and clipping
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_accumulating_two_batches_equals_one_batch_of_twice_the_rows(training, shuffle):
+    apart = training(
+        "data/batching=windows", batching={"batch_size": 5, "shuffle": shuffle}, accumulation=2
+    )
+    at_once = training("data/batching=windows", batching={"batch_size": 10, "shuffle": shuffle})
+    first, second = apart.trainer.fit(), at_once.trainer.fit()
+    assert first.steps == second.steps == 2 * WINDOWS // 10
+    assert first.tokens == second.tokens
+    assert same(apart.parameters, at_once.parameters, atol=1e-5)
+    losses = [value for _, value in at_once.curve("train/loss")]
+    assert [value for _, value in apart.curve("train/loss")] == pytest.approx(losses, rel=1e-4)
+
+
+def test_the_rest_of_an_epoch_is_a_smaller_group_averaged_over_its_own_size(training):
+    still = {"learning_rate": 1e-12}  # so that gradients can be compared
+    made = training(accumulation=3, optimizer=still)
+    outcome = made.trainer.fit()
+    _, norms = plain_loop(training().model, 0.0, None, epochs=1)
+    assert outcome.steps == 2 * 3  # of seven batches: three, three, and one
+    assert outcome.epochs == 2
+    assert dict(made.curve("grad_norm"))[3] == pytest.approx(norms[-1], rel=1e-3)
+
+
+def test_state_is_carried_through_accumulated_batches(training):
+    made = training(accumulation=PER_EPOCH, epochs=1)
+    outcome = made.trainer.fit()
+    losses, _ = plain_loop(training().model, 0.0, None, epochs=1)
+    assert outcome.steps == 1
+    assert outcome.train_loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("clip", [0.01, 0.1])
+def test_no_step_is_longer_than_the_learning_rate_times_the_bound(training, clip):
+    made = training(clip_norm=clip, max_steps=1, optimizer={"learning_rate": 1.0})
+    before = [parameter.clone() for parameter in made.parameters]
+    made.trainer.fit()
+    moved = math.sqrt(
+        sum(float(((a - b) ** 2).sum()) for a, b in zip(before, made.parameters, strict=True))
+    )
+    assert moved == pytest.approx(clip, rel=1e-3)
+    assert made.curve("grad_norm")[0][1] > clip, "the norm that is logged is the one before"
+
+
+# Bounds
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "epochs"),
+    [
+        ({"epochs": 3}, 3 * PER_EPOCH, 3.0),
+        ({"epochs": 3, "max_steps": 4}, 4, 4 / PER_EPOCH),
+        ({"epochs": None, "max_steps": PER_EPOCH + 2}, PER_EPOCH + 2, 1 + 2 / PER_EPOCH),
+        ({"epochs": 1, "max_steps": 100}, PER_EPOCH, 1.0),
+        ({"epochs": 3, "max_steps": 2 * PER_EPOCH}, 2 * PER_EPOCH, 2.0),
+        ({"epochs": None, "max_minutes": 1e-9}, 1, 1 / PER_EPOCH),
+        ({"epochs": 2, "max_minutes": 1e9}, 2 * PER_EPOCH, 2.0),
+    ],
+    ids=str,
+)
+def test_whichever_bound_is_met_first_ends_the_training(training, settings, steps, epochs):
+    outcome = training(**settings).trainer.fit()
+    assert outcome.steps == steps
+    assert outcome.epochs == pytest.approx(epochs)
+    assert not outcome.interrupted
+
+
+@pytest.mark.parametrize(("batching", "length", "rows"), [("random", 7, 1), ("sequential", 13, 3)])
+def test_an_epoch_counts_whole_whatever_offset_was_drawn(training, batching, length, rows):
+    cut = {"length": length, "batch_size": rows, "random_offset": True}
+    for seed in range(6):
+        made = training(f"data/batching={batching}", batching=cut, epochs=1, seed=seed)
+        assert made.trainer.fit().epochs == 1.0
+
+
+def test_a_training_without_an_end_and_one_without_a_batch_are_refused(training):
+    with pytest.raises(Refused, match=r"training\.epochs, training\.max_steps"):
+        training(epochs=None)
+    with pytest.raises(Refused, match="120 tokens are too few"):
+        training(batching={"batch_size": 60})
+
+
+COSINE = ["optimizer/schedule=cosine", "optimizer.schedule.warmup_steps=2"]
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 5, "max_steps": 10}, {"epochs": 2}], ids=str)
+def test_the_schedule_ends_with_the_last_step_of_the_training(training, settings):
+    made = training(*COSINE, **settings)
+    steps = made.trainer.fit().steps
+    assert steps == settings.get("max_steps", 2 * PER_EPOCH)
+    assert made.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+    assert min(rate for _, rate in made.curve("learning_rate")[:-1]) > 0.001
+
+
+def test_the_rate_that_is_logged_with_a_step_is_the_one_it_was_taken_with(training):
+    made = training(*COSINE, max_steps=10)
+    made.trainer.fit()
+    falling = [(1 + math.cos(math.pi * n / 8)) / 2 for n in range(8)]
+    rates = [rate for _, rate in made.curve("learning_rate")]
+    assert rates == pytest.approx([0.25, 0.5, *(0.5 * share for share in falling)])
+
+
+def test_the_rate_falls_by_epochs_and_by_validations(training):
+    made = training("optimizer/schedule=step", "optimizer.schedule.every=1", epochs=3)
+    made.trainer.fit()
+    rates = dict(made.curve("learning_rate"))
+    assert [rates[1], rates[PER_EPOCH + 1], rates[2 * PER_EPOCH + 1]] == [0.5, 0.25, 0.125]
+    made = training("optimizer/schedule=plateau", epochs=4, losses=[3.0, 2.0, 2.5, 2.4])
+    made.trainer.fit()
+    rates = dict(made.curve("learning_rate"))
+    assert [rates[PER_EPOCH * epoch + 1] for epoch in range(4)] == [0.5, 0.5, 0.5, 0.125]
+
+
+# Validation, patience, checkpoints
+
+
+def test_patience_ends_the_training_after_validations_without_a_better_one(training):
+    made = training(epochs=20, patience=2, losses=[3.0, 2.0, 2.5, 1.9, 1.9, 2.0, 0.1])
+    outcome = made.trainer.fit()
+    assert outcome.steps == 6 * PER_EPOCH
+    assert outcome.best_step == 4 * PER_EPOCH
+    assert outcome.best_valid == scored(1.9)
+    assert made.saved == [
+        ("best", PER_EPOCH),
+        ("best", 2 * PER_EPOCH),
+        ("best", 4 * PER_EPOCH),
+        ("last", 6 * PER_EPOCH),
+    ]
+
+
+def test_without_patience_the_training_goes_on_to_its_end(training):
+    outcome = training(epochs=5, losses=[1.0, 2.0, 3.0, 4.0, 5.0]).trainer.fit()
+    assert (outcome.steps, outcome.best_step) == (5 * PER_EPOCH, PER_EPOCH)
+
+
+def test_validation_comes_every_so_many_steps_and_at_the_end(training):
+    made = training(epochs=2, validate_every=4, losses=[4.0, 3.0, 2.0, 1.0])
+    outcome = made.trainer.fit()
+    assert made.curve("valid/loss") == [(4, 4.0), (8, 3.0), (12, 2.0), (14, 1.0)]
+    assert outcome.best_step == 14
+    assert made.saved[-1] == ("best", 14)
+
+
+def test_patience_counts_the_validations_between_steps_too(training):
+    made = training(epochs=9, validate_every=2, patience=1, losses=[2.0, 1.0, 1.0])
+    assert made.trainer.fit().steps == 6
+
+
+def test_the_last_step_is_validated_once_and_saved_however_the_training_ends(training):
+    for settings in ({"max_steps": 3}, {"max_steps": 4, "validate_every": 4}, {"epochs": 1}):
+        made = training(losses=[2.0], **settings)
+        outcome = made.trainer.fit()
+        assert [step for step, _ in made.curve("valid/loss")] == [outcome.steps]
+        assert sorted(made.saved) == [("best", outcome.steps), ("last", outcome.steps)]
+
+
+def test_without_a_validation_split_the_last_model_is_the_best(training):
+    made = training(patience=1, validate_every=3)
+    outcome = made.trainer.fit()
+    assert outcome.best_valid is None
+    assert outcome.best_step == outcome.steps == 2 * PER_EPOCH
+    assert made.saved == [("last", outcome.steps), ("best", outcome.steps)]
+
+
+def test_the_model_trains_with_dropout_even_if_it_was_left_in_evaluation(training):
+    made, plain = training(model={"output_dropout": 0.5}), training()
+    made.model.eval()
+    made.trainer.fit()
+    plain.trainer.fit()
+    assert made.curve("train/loss") != plain.curve("train/loss")
+
+
+# What goes wrong
+
+
+def test_a_loss_that_is_no_number_is_named_with_its_step(training):
+    made = training()
+    made.curves.at[3] = lambda: made.model.embedding.weight.data.fill_(math.nan)
+    with pytest.raises(Diverged) as diverged:
+        made.trainer.fit()
+    line = str(diverged.value)
+    assert line.startswith("the loss is nan at step 4: learning rate 0.5")
+    assert "clip_norm None" in line
+    assert "optimizer.learning_rate" in line
+    assert made.saved == []
+
+
+def test_a_last_step_that_spoils_the_model_does_not_pass_for_a_training(training):
+    made = training(max_steps=3, losses=[math.nan])
+    with pytest.raises(Diverged, match="step 3"):
+        made.trainer.fit()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_training_cleanly_with_both_checkpoints(training, number):
+    before = signal.getsignal(number)
+    made = training(epochs=50, losses=[2.0] + [3.0] * 50)
+    made.curves.at[PER_EPOCH + 3] = lambda: signal.raise_signal(number)
+    outcome = made.trainer.fit()
+    assert outcome.interrupted
+    assert outcome.steps == PER_EPOCH + 3
+    assert made.saved == [("best", PER_EPOCH), ("last", PER_EPOCH + 3)]
+    assert made.curve("valid/loss") == [(PER_EPOCH, 2.0), (PER_EPOCH + 3, 3.0)]
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_in_the_first_epoch_still_leaves_both_checkpoints(training):
+    for losses in (None, [2.0]):
+        made = training(epochs=50, losses=losses)
+        made.curves.at[2] = lambda: signal.raise_signal(signal.SIGINT)
+        outcome = made.trainer.fit()
+        assert (outcome.interrupted, outcome.steps, outcome.best_step) == (True, 2, 2)
+        assert sorted(made.saved) == [("best", 2), ("last", 2)]
+
+
+def test_a_second_signal_interrupts_at_once(training):
+    before = signal.getsignal(signal.SIGINT)
+    made = training(epochs=50)
+
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    made.curves.at[2] = twice
+    with pytest.raises(KeyboardInterrupt):
+        made.trainer.fit()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_runs_in_a_thread_where_no_signal_can_be_caught(training):
+    made, found = training(epochs=1), []
+    thread = threading.Thread(target=lambda: found.append(made.trainer.fit()))
+    thread.start()
+    thread.join(60)
+    assert [outcome.steps for outcome in found] == [PER_EPOCH]
+
+
+def test_training_learns_a_stream_that_can_be_learned(training):
+    made = training("model=gru", epochs=60, model={"hidden_size": 16}, clip_norm=1.0)
+    made.trainer.stream = TokenStream.from_documents([np.arange(120) % VOCABULARY])
+    outcome = made.trainer.fit()
+    assert outcome.train_loss < 0.1
+    assert outcome.tokens_per_second > 0
