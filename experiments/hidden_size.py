@@ -16,22 +16,30 @@ def label(cell: str, size: int) -> str:
 
 
 def draw(results: Results) -> Section:
-    grid = {
-        (cell, size): results[label(cell, size)][0] for cell in CELLS for size in SIZES
-    }
+    grid = {(cell, size): results[label(cell, size)][0] for cell in CELLS for size in SIZES}
     best = min(grid, key=lambda key: _perplexity(grid[key]))
     answer = [
         sentence(
             "The best of the {} is the {} with {} units, at a test perplexity of {}.",
-            len(grid), best[0].upper(), best[1], _number(grid[best]),
-        )
+            len(grid),
+            best[0].upper(),
+            best[1],
+            _number(grid[best]),
+        ),
+        sentence(
+            "One seed each: differences of the size of the spread in the section above say nothing."
+        ),
     ]
     for cell in CELLS:
         small, large = grid[cell, SIZES[0]], grid[cell, SIZES[-1]]
         answer.append(
             sentence(
                 "{}: {} with {} units, {} with {}.",
-                cell.upper(), _number(small), SIZES[0], _number(large), SIZES[-1],
+                cell.upper(),
+                _number(small),
+                SIZES[0],
+                _number(large),
+                SIZES[-1],
             )
         )
     return Section(
@@ -84,7 +92,9 @@ def _heat_map(grid: dict[tuple[str, int], Record]) -> Drawing:
     axes.set_xlabel("hidden size (units)")
     axes.set_ylabel("cell")
     figure.colorbar(image, ax=axes, label="test perplexity")
-    return Drawing("hidden_size_map", "Test perplexity by cell and hidden size: lighter is better.", figure)
+    return Drawing(
+        "hidden_size_map", "Test perplexity by cell and hidden size: lighter is better.", figure
+    )
 
 
 def _table(grid: dict[tuple[str, int], Record]) -> Table:

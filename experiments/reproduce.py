@@ -1,7 +1,7 @@
 """Run the studies and write the report: ``python -m experiments.reproduce [override ...]``.
 
-    STUDIES="cells hidden_size"   a choice of studies, all where it is empty
-    JOBS=2                        jobs at a time, by default one a core
+STUDIES="cells hidden_size"   a choice of studies, all where it is empty
+JOBS=2                        jobs at a time, by default one a core
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def main() -> None:
     try:
         reproduce(sys.argv[1:], os.environ.get("STUDIES", "").split())
     except KeyboardInterrupt:
-        print("reproduce: interrupted; what has finished is kept and not run again", file=sys.stderr)
+        print(
+            "reproduce: interrupted; what has finished is kept and not run again", file=sys.stderr
+        )
         sys.exit(130)
     except Exception as error:
         line, code = explained(error)

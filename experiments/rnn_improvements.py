@@ -59,7 +59,11 @@ def draw(results: Results) -> Section:
         sentence(
             "After {} steps the lab's RNN has a test perplexity of {}. The change that gives most "
             "is “{}”, which brings {}; all changes together bring {}.",
-            STEPS, shown(base), ranked[0], shown(found[ranked[0]]), shown(found[ALL]),
+            STEPS,
+            shown(base),
+            ranked[0],
+            shown(found[ranked[0]]),
+            shown(found[ALL]),
         ),
         sentence(
             "A window of 100 words teaches one word. Reading the same text in sequence, every "
@@ -94,7 +98,11 @@ def _bars(results: Results, ranked: list[str]) -> Drawing:
     axes.set_yticks(range(len(names)), list(reversed(names)))
     named(axes, "test perplexity (lower is better)", "change")
     axes.margins(x=0.12)
-    return Drawing("rnn_improvements", "Test perplexity after the same number of steps; lines: spread over seeds.", figure)
+    return Drawing(
+        "rnn_improvements",
+        "Test perplexity after the same number of steps; lines: spread over seeds.",
+        figure,
+    )
 
 
 def _curves(results: Results, ranked: list[str]) -> Drawing:
@@ -102,7 +110,10 @@ def _curves(results: Results, ranked: list[str]) -> Drawing:
     for position, name in enumerate((BASELINE, ranked[0], ranked[1], ALL)):
         points = results[name][0].curve("valid/perplexity")
         axes.plot(
-            [step for step, _ in points], [value for _, value in points], label=name, **style(position)
+            [step for step, _ in points],
+            [value for _, value in points],
+            label=name,
+            **style(position),
         )
     axes.set_yscale("log")
     named(axes, "optimizer steps", "validation perplexity (log scale)")
@@ -110,7 +121,11 @@ def _curves(results: Results, ranked: list[str]) -> Drawing:
     return Drawing("rnn_improvements_curves", "Validation perplexity of the first seed.", figure)
 
 
-VARIANTS = {BASELINE: (), **CHANGES, ALL: tuple(word for words in CHANGES.values() for word in words)}
+VARIANTS = {
+    BASELINE: (),
+    **CHANGES,
+    ALL: tuple(word for words in CHANGES.values() for word in words),
+}
 
 STUDY = Study(
     "rnn_improvements",

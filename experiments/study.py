@@ -46,22 +46,15 @@ class Done:
     """A study with its runs."""
 
     study: Study
-    jobs: tuple[Job, ...]
     results: Results
 
     def section(self) -> Section:
         """The section of the report, with the runs listed behind it."""
         section = self.study.draw(self.results)
-        commands = {job.label: job.overrides for job in reversed(self.jobs)}
         section.jobs = [
-            (label, " ".join(_quoted(word) for word in commands[label]), records)
-            for label, records in self.results.items()
+            (label, record) for label, records in self.results.items() for record in records
         ]
         return section
-
-
-def _quoted(word: str) -> str:
-    return f'"{word}"' if " " in word else word
 
 
 def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
@@ -86,7 +79,9 @@ def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
         for index, found in enumerate(ids):
             if found is not None:
                 family.client.set_tag(family.run_id, f"reused.{found}", "true")
-                print(f"  {study.name}: {jobs[index].label} has finished before: {found}", flush=True)
+                print(
+                    f"  {study.name}: {jobs[index].label} has finished before: {found}", flush=True
+                )
         start = time.monotonic()
         fresh = Parallel(n_jobs=parallel, return_as="generator")(
             delayed(_run)(study.name, index, jobs[index], family.run_id) for index in todo
@@ -106,7 +101,7 @@ def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
     for job, run_id in zip(jobs, ids, strict=True):
         assert run_id is not None
         results.setdefault(job.label, []).append(records[run_id])
-    return Done(study, jobs, results)
+    return Done(study, results)
 
 
 def _finished(family: Family, config: Config) -> str | None:
@@ -124,5 +119,8 @@ def _run(study: str, index: int, job: Job, parent: str) -> str:
     stamp = time.strftime("%Y-%m-%d/%H-%M-%S")
     directory = HOME / "outputs" / "studies" / f"{stamp}-{study}-{index}-{os.getpid()}"
     directory.mkdir(parents=True)
-    with (directory / "log.txt").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+    with (
+        (directory / "log.txt").open("w", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+    ):
         return str(dispatch(config, directory, overrides, reuse=False)["run_id"])

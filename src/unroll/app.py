@@ -24,8 +24,17 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from unroll.config import CONF, HOME, Config, typed
 from unroll.registry import Refused, build, unknown
 
-FREE_TEXT = ("sampling.prefix", "sampling.stop", "run", "data.path", "data.valid_path")
-FREE_TEXT += ("data.test_path", "data.text_column", "evaluation.text", "tracking.run_name")
+FREE_TEXT = {
+    "sampling.prefix",
+    "sampling.stop",
+    "run",
+    "data.path",
+    "data.valid_path",
+    "data.test_path",
+    "data.text_column",
+    "evaluation.text",
+    "tracking.run_name",
+}
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 HELP = """\
@@ -181,7 +190,9 @@ def children_table(children: list[Any]) -> str:
     writer.writerow(["run_id", "name", "status", *varied, *results])
     for run in children:
         values = [run.data.params.get(key, "") for key in varied]
-        figures = [f"{run.data.metrics[key]:.6g}" if key in run.data.metrics else "" for key in results]
+        figures = [
+            f"{run.data.metrics[key]:.6g}" if key in run.data.metrics else "" for key in results
+        ]
         writer.writerow([run.info.run_id, run.info.run_name, run.info.status, *values, *figures])
     return text.getvalue()
 

@@ -91,8 +91,7 @@ class Config:
                 "model.bidirectional=false",
             )
             require(
-                not self.model.bidirectional
-                or self.evaluation.protocol in ("window", "handout"),
+                not self.model.bidirectional or self.evaluation.protocol in ("window", "handout"),
                 "model.bidirectional=true cannot be scored with evaluation.protocol="
                 f"{self.evaluation.protocol}, which would show it the words it is to predict: "
                 "take evaluation.protocol=window",

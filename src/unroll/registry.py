@@ -56,8 +56,10 @@ def register_schema(group: str, name: str, config: type) -> None:
     """
     _schemas[f"{group}/{name}"] = config
     hints = get_type_hints(config)
-    keys = [(key.name, Any if is_dataclass(hints[key.name]) else hints[key.name])
-            for key in fields(config)]
+    keys = [
+        (key.name, Any if is_dataclass(hints[key.name]) else hints[key.name])
+        for key in fields(config)
+    ]
     twin = make_dataclass(config.__name__, keys)
     ConfigStore.instance().store(group=f"schema/{group}".rstrip("/"), name=name, node=twin)
 

@@ -93,7 +93,9 @@ def train(
             config.data.batching.length,
         )
         result = training_result(tracker.run_id, mark, model, encoded, outcome, test, samples)
-        final = {f"test/{key}": float(value) for key, value in (test.figures() if test else {}).items()}
+        final = {
+            f"test/{key}": float(value) for key, value in (test.figures() if test else {}).items()
+        }
         tracker.log(final | {"best_step": float(outcome.best_step)}, outcome.steps)
         write_result(directory, result)
         keep_artifacts(tracker, directory, keeper, outcome, samples)
@@ -126,12 +128,15 @@ def evaluate(
     found = score(
         trained.model, encoded.streams[split], config.evaluation, trained.vocabulary.unknown
     )
-    result = {"task": "evaluate", "run_id": trained.run_id, "protocol": found.protocol}
+    result: Result = {"task": "evaluate", "run_id": trained.run_id, "protocol": found.protocol}
     result |= found.figures() | {"tokens_per_second": found.tokens_per_second}
     tracker: Tracker = build("tracking", config.tracking)
     if tracker.resume(trained.run_id):
         tracker.log(
-            {f"{split}/{found.protocol}/{key}": float(value) for key, value in found.figures().items()},
+            {
+                f"{split}/{found.protocol}/{key}": float(value)
+                for key, value in found.figures().items()
+            },
             trained.step,
         )
         tracker.finish()
@@ -156,12 +161,14 @@ def write(
         config.sampling,
         trained.data.batching.length,
     )
-    result = {"task": "sample", "run_id": trained.run_id}
+    result: Result = {"task": "sample", "run_id": trained.run_id}
     result |= {"samples": [asdict(item) for item in found.samples]}
     result |= {"tokens_per_second": found.tokens_per_second}
     tracker: Tracker = build("tracking", config.tracking)
     if tracker.resume(trained.run_id):
-        tracker.log_text(sample_text(found), f"samples/{directory.parent.name}-{directory.name}.txt")
+        tracker.log_text(
+            sample_text(found), f"samples/{directory.parent.name}-{directory.name}.txt"
+        )
         tracker.finish()
     write_result(directory, result)
     show_samples(found)
@@ -182,8 +189,8 @@ class Trained:
     def encode(self, config: Config, overrides: list[str]) -> Encoded:
         """The text that the command line names, else the run's own corpus, in the run's ids."""
         if config.evaluation.text is not None:
-            data = text_config(config.evaluation.text, self.data, config.data)
-            found = encode(data, TextFiles(data), self.tokenizer, self.vocabulary)
+            text = text_config(config.evaluation.text, self.data, config.data)
+            found = encode(text, TextFiles(text), self.tokenizer, self.vocabulary)
             return replace(found, streams={"text": found.streams["train"]})
         named = any(word.lstrip("+").startswith(("data=", "data.")) for word in overrides)
         data = config.data if named else self.data
@@ -435,7 +442,7 @@ def _finite(value: Any) -> Any:
 def keep_artifacts(
     tracker: Tracker, directory: Path, keeper: Keeper, outcome: Outcome, samples: Samples
 ) -> None:
-    """Config, vocabulary, text and loss curve beside the checkpoints, and all of it in the store."""
+    """Config, vocabulary, text and loss curve beside the checkpoints, all of it in the store."""
     (directory / "config.json").write_text(
         json.dumps(keeper.header["config"], indent=2, ensure_ascii=False), encoding="utf-8"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 from unroll.registry import register, register_schema, require, require_one_of
 
 

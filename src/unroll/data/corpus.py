@@ -6,19 +6,12 @@ A corpus knows nothing about tokens. ``fingerprint`` names its content without i
 
 from __future__ import annotations
 
-import codecs
-import glob
-import gzip
 import hashlib
 import importlib.util
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from unroll.data.config import (
     AGNewsConfig,
@@ -27,6 +20,7 @@ from unroll.data.config import (
     PennTreebankConfig,
     TextFilesConfig,
 )
+from unroll.data.text_reader import Reader, content_hash, existing, expand, first_line
 from unroll.registry import Refused, require
 
 if TYPE_CHECKING:
@@ -68,14 +62,13 @@ class Corpus:
         """A hash of every byte read and of every setting that decides what becomes of it."""
         config = self.config
         digest = hashlib.blake2b(digest_size=16)
-        settings = [self.reading, config.limit, config.split_seed]
+        settings: list[Any] = [self.reading, config.limit, config.split_seed]
         settings += [config.valid_fraction, config.test_fraction]
         digest.update(json.dumps(settings, sort_keys=True).encode())
         for split, paths in sorted(self.files().items()):
             for path in paths:
                 digest.update(f"{split}:{path.name}:".encode())
-                with opened(path) as file:
-                    digest.update(hashlib.file_digest(file, _blake2b).digest())
+                digest.update(content_hash(path))
         return digest.hexdigest()
 
     def read(self) -> dict[str, Dataset]:
@@ -124,10 +117,6 @@ class Corpus:
         return str(paths[0]) if paths else f"data={self.config.name}"
 
 
-def _blake2b() -> Any:
-    return hashlib.blake2b(digest_size=16)
-
-
 def _seeded_choice(total: int, count: int, seed: int) -> list[int]:
     import numpy as np
 
@@ -141,12 +130,11 @@ class LeeNews(Corpus):
 
     def files(self) -> dict[str, list[Path]]:
         found = importlib.util.find_spec("gensim")  # finds the package, does not import it
-        require(
-            found and found.origin,
-            "data=lee_news reads the corpus that the package gensim carries, which is not "
-            "installed: pip install gensim, or take another data=",
-        )
-        assert found is not None and found.origin is not None
+        if found is None or found.origin is None:
+            raise Refused(
+                "data=lee_news reads the corpus that the package gensim carries, which is not "
+                "installed: pip install gensim, or take another data="
+            )
         folder = Path(found.origin).parent / "test" / "test_data"
         return {
             "train": [existing(folder / "lee_background.cor")],
@@ -206,7 +194,9 @@ class AGNews(Corpus):
         try:
             table = load_from_disk(str(files[0].parent))
         except Exception as error:  # whatever a damaged folder makes the library raise
-            raise Refused(f"data.path={files[0].parent} cannot be read: {_line(error)}") from error
+            raise Refused(
+                f"data.path={files[0].parent} cannot be read: {first_line(error)}"
+            ) from error
         return _text_column(table, TEXT, str(files[0].parent))
 
     def tables(self) -> dict[str, Dataset]:
@@ -256,149 +246,14 @@ class TextFiles(Corpus):
 
         config = self.config
         plain = [path for path in files if path.suffix not in TABLES]
-        parts = [_tabular(path, config.text_column, config.cache) for path in files if path.suffix in TABLES]
+        parts = [
+            _tabular(path, config.text_column, config.cache)
+            for path in files
+            if path.suffix in TABLES
+        ]
         if plain:
             parts.append(_streamed(plain, config.cache, Reader(config.document, config.encoding)))
         return concatenate_datasets(parts)
-
-
-def expand(path: str, key: str) -> list[Path]:
-    """The files that a file, a folder or a glob names, sorted; hidden ones left out.
-
-    Raises:
-        Refused: there are none.
-    """
-    if any(sign in path for sign in "*?[") and not Path(path).exists():
-        found = [Path(name) for name in glob.glob(path, recursive=True)]
-        require(found, f"{key}={path} matches no file")
-    else:
-        place = existing(Path(path), key)
-        found = list(place.rglob("*")) if place.is_dir() else [place]
-    files = sorted(
-        file for file in found if file.is_file() and not file.name.startswith(".")
-    )
-    require(files, f"{key}={path} holds no file")
-    return files
-
-
-def existing(path: Path, key: str = "") -> Path:
-    """``path``, if it exists.
-
-    Raises:
-        Refused: it does not.
-    """
-    given = f"{key}={path}" if key else str(path)
-    require(str(path) != "." or not key, f"{key}= is empty: give a path")
-    try:
-        there = path.exists()
-    except OSError as error:
-        raise Refused(f"{given} is not a path: {error.strerror}") from error
-    require(there, f"{given} does not exist")
-    return path
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, to read.
-
-    Raises:
-        Refused: they cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise Refused(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Documents out of plain, gz and zip files, decoded as they stream by."""
-
-    document: str
-    encoding: str = "utf-8"
-
-    def documents(self, path: Path) -> Iterator[str]:
-        """Documents of one file, without the empty ones.
-
-        Raises:
-            Refused: the file is damaged, or a byte is not of the encoding (with its offset).
-        """
-        for name, stream in self._members(path):
-            with stream:
-                yield from _grouped(self._lines(name, stream), self.document)
-
-    def _members(self, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-        if path.suffix == ".zip":
-            try:
-                with zipfile.ZipFile(path) as archive:
-                    members = [info for info in archive.infolist() if not info.is_dir()]
-                    require(members, f"{path} holds no file")
-                    for info in members:
-                        yield f"{path}:{info.filename}", archive.open(info)
-            except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-                raise Refused(f"{path} is not a zip that can be read: {_line(error)}") from error
-        elif path.suffix == ".gz":
-            yield str(path), gzip.open(path, "rb")  # type: ignore[misc]
-        else:
-            with opened(path) as file:
-                yield str(path), file
-
-    def _lines(self, name: str, stream: IO[bytes]) -> Iterator[str]:
-        """Lines with their ends as they are, but every kind of newline as one."""
-        try:
-            decoder = codecs.getincrementaldecoder(self.encoding)()
-        except LookupError as error:
-            raise Refused(
-                f"data.encoding={self.encoding} is not an encoding that Python knows, as utf-8, "
-                "latin-1 or gb18030 are"
-            ) from error
-        offset, rest, first = 0, "", True
-        while True:
-            try:
-                block = stream.read(1 << 20)
-            except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                raise Refused(f"{name} is damaged: {_line(error)}") from error
-            pending = len(decoder.getstate()[0])
-            try:
-                text = decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                raise Refused(
-                    f"{name}: the byte at offset {offset - pending + error.start} is not "
-                    f"{self.encoding}: mend the file, or set data.encoding"
-                ) from error
-            offset += len(block)
-            if first and text:
-                text, first = text.removeprefix("\ufeff"), False
-            rest += text
-            if not block:
-                break
-            held = rest.endswith("\r")  # its newline may open the next block
-            body = rest[:-1] if held else rest
-            lines = body.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-            rest = lines.pop() + ("\r" if held else "")
-            yield from (line + "\n" for line in lines)
-        last = rest.replace("\r\n", "\n").replace("\r", "\n")
-        if last:
-            yield from last.splitlines(keepends=True)
-
-
-def _grouped(lines: Iterator[str], document: str) -> Iterator[str]:
-    """Lines as documents: each line, each block between empty lines, or all of them."""
-    block: list[str] = []
-    for line in lines:
-        if document == "line":
-            if line.strip():
-                yield line.strip()
-        elif document == "paragraph" and not line.strip():
-            if block:
-                yield "".join(block).strip()
-            block = []
-        else:
-            block.append(line)
-    text = "".join(block).strip()
-    if text:
-        yield text
 
 
 def _rows(paths: list[str], reader: Reader) -> Iterator[dict[str, str]]:
@@ -409,7 +264,9 @@ def _rows(paths: list[str], reader: Reader) -> Iterator[dict[str, str]]:
 
 def _streamed(files: list[Path], cache: str, reader: Reader) -> Dataset:
     """A table on disk of the documents of ``files``, written as they are read."""
-    return _generated(_rows, {"paths": [str(path) for path in files], "reader": reader}, files, cache)
+    return _generated(
+        _rows, {"paths": [str(path) for path in files], "reader": reader}, files, cache
+    )
 
 
 def _tabular(path: Path, column: str, cache: str) -> Dataset:
@@ -424,7 +281,9 @@ def _tabular(path: Path, column: str, cache: str) -> Dataset:
         )
     except Exception as error:  # whatever a damaged table makes the library raise
         cause = error.__cause__ or error
-        raise Refused(f"{path} cannot be read as {TABLES[path.suffix]}: {_line(cause)}") from error
+        raise Refused(
+            f"{path} cannot be read as {TABLES[path.suffix]}: {first_line(cause)}"
+        ) from error
     table = _text_column(table, column, str(path))
     return table.filter(_has_text, load_from_cache_file=False)
 
@@ -484,15 +343,5 @@ def _folder(files: list[Path], cache: str, how: str) -> Path:
     """A cache folder of these very files: other bytes under the same names get another one."""
     digest = hashlib.blake2b(how.encode(), digest_size=16)
     for path in files:
-        with opened(path) as file:
-            digest.update(hashlib.file_digest(file, _blake2b).digest())
+        digest.update(content_hash(path))
     return Path(cache) / "documents" / digest.hexdigest()
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
-
-
-

@@ -64,7 +64,7 @@ class TokenStream:
     @property
     def lengths(self) -> Offsets:
         """Tokens of each document, ``(documents,)``."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     def rows(self, starts: Offsets, length: int) -> npt.NDArray[np.int64]:
         """The ``length`` ids from each start on, ``(len(starts), length)``.

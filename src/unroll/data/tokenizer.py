@@ -33,7 +33,9 @@ class Tokenizer(Protocol):
 class _Ruled:
     """A tokenizer that is all rule and learns nothing."""
 
-    inventory: list[str] = []
+    @property
+    def inventory(self) -> list[str]:
+        return []
 
     def train(self, documents: Iterable[str]) -> None:
         pass

@@ -173,9 +173,7 @@ def _openings(stream: TokenStream, lengths: Offsets, batch_size: int) -> Iterato
             yield _padded(stream, starts + done, left - done, length, carry=done > 0)
 
 
-def _padded(
-    stream: TokenStream, starts: Offsets, left: Offsets, length: int, carry: bool
-) -> Batch:
+def _padded(stream: TokenStream, starts: Offsets, left: Offsets, length: int, carry: bool) -> Batch:
     """``length`` steps of rows that have ``left`` targets each; past those, nothing is scored."""
     within = starts[:, None] + np.minimum(np.arange(length + 1), np.maximum(left, 0)[:, None])
     ids = torch.from_numpy(stream.rows(np.minimum(within, len(stream) - 1).reshape(-1), 1))

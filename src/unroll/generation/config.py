@@ -42,9 +42,7 @@ class SamplingConfig:
             f"sampling.temperature={self.temperature}: above 0; for the likeliest token take "
             "sampling.greedy=true",
         )
-        require(
-            self.top_k is None or self.top_k >= 1, f"sampling.top_k={self.top_k}: at least 1"
-        )
+        require(self.top_k is None or self.top_k >= 1, f"sampling.top_k={self.top_k}: at least 1")
         require(
             self.top_p is None or 0 < self.top_p <= 1,
             f"sampling.top_p={self.top_p}: above 0 and at most 1",
@@ -62,7 +60,9 @@ class SamplingConfig:
         """The prefixes given, or None where the default is wanted."""
         if self.prefix is None:
             return None
-        return [str(text) for text in (self.prefix if isinstance(self.prefix, list) else [self.prefix])]
+        return [
+            str(text) for text in (self.prefix if isinstance(self.prefix, list) else [self.prefix])
+        ]
 
 
 register_schema("sampling", "default", SamplingConfig)

@@ -25,7 +25,9 @@ class LanguageModel(nn.Module):
         try:
             self.embedding = None if config.one_hot else nn.Embedding(vocabulary_size, input_size)
             self.cell: Cell[Any] = build("cell", config, input_size)
-            tied = self.embedding.weight if self.embedding and config.tie_weights else None
+            tied: Any = None
+            if self.embedding is not None and config.tie_weights:
+                tied = self.embedding.weight
             self.softmax = FullSoftmax(self.cell.width, vocabulary_size, tied)
         except (RuntimeError, MemoryError) as error:  # the allocator's only word for "too large"
             raise Refused(

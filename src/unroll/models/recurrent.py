@@ -35,7 +35,7 @@ class Cell(nn.Module, Generic[Config]):
         if config.initialization == "orthogonal":
             for name, parameter in self.module.named_parameters():
                 if name.startswith("weight_hh"):
-                    for gate in parameter.split(config.hidden_size):
+                    for gate in torch.split(parameter, config.hidden_size):
                         nn.init.orthogonal_(gate)
 
     def make(self, config: Config, input_size: int) -> nn.RNNBase:
@@ -106,4 +106,3 @@ class LSTM(Cell[LSTMConfig]):
 
     def select(self, state: State, rows: Tensor) -> State:
         return tuple(part.index_select(1, rows) for part in state)
-

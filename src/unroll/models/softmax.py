@@ -35,7 +35,7 @@ class FullSoftmax(nn.Module):
         """Sum of ``-log p(target)`` in nats, logits made a bounded block at a time."""
         rows = max(1, LOGITS_AT_ONCE // self.linear.out_features)
         total = 0.0
-        for part, aims in zip(hidden.split(rows), targets.split(rows), strict=True):
+        for part, aims in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
             total += F.cross_entropy(self.logits(part).float(), aims, reduction="sum").item()
         return total
 

@@ -11,12 +11,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Points = Sequence[tuple[float, float]]
-STYLES = (("#0b5394", "-", "o"), ("#b45f06", "--", "s"), ("#38761d", "-.", "^"),
-          ("#741b47", ":", "D"), ("#444444", (0, (5, 1)), "v"), ("#990000", (0, (1, 1)), "P"),
-          ("#134f5c", (0, (3, 1, 1, 1)), "X"), ("#7f6000", (0, (8, 2)), "*"))
+STYLES = (
+    ("#0b5394", "-", "o"),
+    ("#b45f06", "--", "s"),
+    ("#38761d", "-.", "^"),
+    ("#741b47", ":", "D"),
+    ("#444444", (0, (5, 1)), "v"),
+    ("#990000", (0, (1, 1)), "P"),
+    ("#134f5c", (0, (3, 1, 1, 1)), "X"),
+    ("#7f6000", (0, (8, 2)), "*"),
+)
 
 
-def new(columns: int = 1, rows: int = 1, width: float = 6.4, height: float = 3.8) -> tuple[Any, Any]:
+def new(
+    columns: int = 1, rows: int = 1, width: float = 6.4, height: float = 3.8
+) -> tuple[Any, Any]:
     """An empty figure and its axes, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

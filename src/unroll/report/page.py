@@ -49,16 +49,20 @@ class Section:
     question: str
     answer: list[Markup]
     parts: list[Drawing | Table | Text]
-    jobs: list[tuple[str, str, list[Record]]] = field(default_factory=list)
-    """What was run: label, overrides, runs."""
+    jobs: list[tuple[str, Record]] = field(default_factory=list)
+    """What was run: labels and runs."""
+
+
+def linked(text: str, runs: Sequence[str]) -> Markup:
+    """A text that leads to the runs it comes from."""
+    return Markup('<a class="n" href="#run-{}" title="{}">{}</a>').format(
+        runs[0], "run " + ", ".join(runs), text
+    )
 
 
 def number(value: float, runs: Sequence[str], form: str = ".1f") -> Markup:
     """A number that leads to its runs."""
-    shown = "–" if math.isnan(value) else format(value, form)
-    return Markup('<a class="n" href="#run-{}" title="{}">{}</a>').format(
-        runs[0], "from run " + ", ".join(runs), shown
-    )
+    return linked("-" if math.isnan(value) else format(value, form), runs)
 
 
 def shown(measure: Measured, form: str = ".1f") -> Markup:

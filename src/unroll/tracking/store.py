@@ -129,9 +129,7 @@ class MLflowTracker:
 
     def reuse(self, config_fingerprint: str) -> str | None:
         """The run that finished before under this fingerprint, told to the parent; else None."""
-        experiment = experiment_id(
-            self.client, Path(self.config.directory), self.config.experiment
-        )
+        experiment = experiment_id(self.client, Path(self.config.directory), self.config.experiment)
         found = finished(self.client, experiment, config_fingerprint)
         if found is None:
             return None
@@ -275,9 +273,7 @@ class Family:
 
     def children(self) -> list[Run]:
         """The children, oldest first. A finished run that was reused is among them by a tag."""
-        mine = search(
-            self.client, self.experiment, f"tags.`mlflow.parentRunId` = '{self.run_id}'"
-        )
+        mine = search(self.client, self.experiment, f"tags.`mlflow.parentRunId` = '{self.run_id}'")
         tags = self.client.get_run(self.run_id).data.tags
         reused = [tag.removeprefix("reused.") for tag in tags if tag.startswith("reused.")]
         others = [self.client.get_run(run_id) for run_id in reused]

@@ -41,7 +41,7 @@ class Checkpoint:
         """
         try:
             with safe_open(self.path, framework="pt") as file:
-                weights = {name: file.get_tensor(name) for name in file.keys()}
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             model.load_state_dict(weights)
         except (SafetensorError, OSError) as error:
             raise _damaged(self.path, error) from error

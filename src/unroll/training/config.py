@@ -130,9 +130,7 @@ class OptimizerConfig:
             self.learning_rate > 0 and math.isfinite(self.learning_rate),
             f"optimizer.learning_rate={self.learning_rate}: above 0 and finite",
         )
-        require(
-            self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay}: at least 0"
-        )
+        require(self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay}: at least 0")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -157,9 +157,9 @@ class Trainer:
                     self._point()
                 if interrupted.is_set() or self._spent():
                     return False
-                if config.validate_every and outcome.steps % config.validate_every == 0:
-                    if self._validated():
-                        return False
+                due = config.validate_every and outcome.steps % config.validate_every == 0
+                if due and self._validated():
+                    return False
         return True
 
     def _spent(self) -> bool:
@@ -176,10 +176,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for batch in group:
             batch = batch.to(model.device)
-            if batch.carry:
-                state = model.detach(state)
-            else:
-                state = model.initial_state(len(batch.inputs))
+            fresh = not batch.carry
+            state = model.initial_state(len(batch.inputs)) if fresh else model.detach(state)
             hidden, state = model(batch.inputs, state)
             scored = batch.targets != IGNORE
             loss: Tensor = model.softmax.loss(hidden[scored], batch.targets[scored])
@@ -262,7 +260,7 @@ def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def _progress(steps: int, epoch: int, epochs: int | None) -> tqdm[None]:
+def _progress(steps: int, epoch: int, epochs: int | None) -> Any:
     """A bar on a terminal, nothing elsewhere."""
     title = f"epoch {epoch + 1}" + (f"/{epochs}" if epochs else "")
     return tqdm(total=steps, desc=title, unit="step", leave=False, disable=None)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.optim import Adam, AdamW, Optimizer, SGD
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from unroll.registry import require
@@ -84,9 +84,7 @@ class Cosine(Constant):
         Refused: the number of steps is not known beforehand.
     """
 
-    def __init__(
-        self, config: CosineConfig, optimizer: Optimizer, total_steps: int | None
-    ) -> None:
+    def __init__(self, config: CosineConfig, optimizer: Optimizer, total_steps: int | None) -> None:
         require(
             total_steps is not None,
             "optimizer/schedule=cosine must know where it ends: set training.epochs or "

@@ -1,0 +1,177 @@
+"""Files to documents: found, opened, unpacked and decoded as they stream by."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import IO
+
+from unroll.registry import Refused, require
+
+BLOCK = 1 << 20
+"""Bytes read at a time."""
+
+
+def expand(path: str, key: str) -> list[Path]:
+    """The files that a file, a folder or a glob names, sorted; hidden ones left out.
+
+    Raises:
+        Refused: there are none.
+    """
+    if any(sign in path for sign in "*?[") and not Path(path).exists():
+        found = [Path(name) for name in glob.glob(path, recursive=True)]
+        require(found, f"{key}={path} matches no file")
+    else:
+        place = existing(Path(path), key)
+        found = list(place.rglob("*")) if place.is_dir() else [place]
+    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    require(files, f"{key}={path} holds no file")
+    return files
+
+
+def existing(path: Path, key: str = "") -> Path:
+    """``path``, if it exists.
+
+    Raises:
+        Refused: it does not.
+    """
+    given = f"{key}={path}" if key else str(path)
+    require(str(path) != "." or not key, f"{key}= is empty: give a path")
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise Refused(f"{given} is not a path: {error.strerror}") from error
+    require(there, f"{given} does not exist")
+    return path
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """The file's bytes, to read.
+
+    Raises:
+        Refused: they cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Documents out of plain, gz and zip files, decoded as they stream by."""
+
+    document: str
+    encoding: str = "utf-8"
+
+    def documents(self, path: Path) -> Iterator[str]:
+        """Documents of one file, without the empty ones.
+
+        Raises:
+            Refused: the file is damaged, or a byte is not of the encoding (with its offset).
+        """
+        for name, stream in self._members(path):
+            yield from _grouped(self._lines(name, stream), self.document)
+
+    def _members(self, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+        if path.suffix == ".zip":
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    members = [info for info in archive.infolist() if not info.is_dir()]
+                    require(members, f"{path} holds no file")
+                    for info in members:
+                        with archive.open(info) as member:
+                            yield f"{path}:{info.filename}", member
+            except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+                raise Refused(
+                    f"{path} is not a zip that can be read: {first_line(error)}"
+                ) from error
+        elif path.suffix == ".gz":
+            with opened(path), gzip.open(path, "rb") as unpacked:
+                yield str(path), cast(IO[bytes], unpacked)
+        else:
+            with opened(path) as file:
+                yield str(path), file
+
+    def _lines(self, name: str, stream: IO[bytes]) -> Iterator[str]:
+        """Lines with their ends as they are, but every kind of newline as one."""
+        try:
+            decoder = codecs.getincrementaldecoder(self.encoding)()
+        except LookupError as error:
+            raise Refused(
+                f"data.encoding={self.encoding} is not an encoding that Python knows, as utf-8, "
+                "latin-1 or gb18030 are"
+            ) from error
+        offset, rest, first = 0, "", True
+        while True:
+            try:
+                block = stream.read(BLOCK)
+            except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                raise Refused(f"{name} is damaged: {first_line(error)}") from error
+            pending = len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                raise Refused(
+                    f"{name}: the byte at offset {offset - pending + error.start} is not "
+                    f"{self.encoding}: mend the file, or set data.encoding"
+                ) from error
+            offset += len(block)
+            if first and text:
+                text, first = text.removeprefix("\ufeff"), False
+            rest += text
+            if not block:
+                break
+            held = rest.endswith("\r")  # its newline may open the next block
+            body = rest[:-1] if held else rest
+            lines = body.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+            rest = lines.pop() + ("\r" if held else "")
+            yield from (line + "\n" for line in lines)
+        last = rest.replace("\r\n", "\n").replace("\r", "\n")
+        if last:
+            yield from last.splitlines(keepends=True)
+
+
+def _grouped(lines: Iterator[str], document: str) -> Iterator[str]:
+    """Lines as documents: each line, each block between empty lines, or all of them."""
+    block: list[str] = []
+    for line in lines:
+        if document == "line":
+            if line.strip():
+                yield line.strip()
+        elif document == "paragraph" and not line.strip():
+            if block:
+                yield "".join(block).strip()
+            block = []
+        else:
+            block.append(line)
+    text = "".join(block).strip()
+    if text:
+        yield text
+
+
+def content_hash(path: Path) -> bytes:
+    """A hash of the file's bytes.
+
+    Raises:
+        Refused: they cannot be read.
+    """
+    with opened(path) as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
