@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from unroll.registry import Refused, require
 
@@ -68,6 +68,12 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         raise Refused(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+class Readable(Protocol):
+    """Bytes that stream by."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 @dataclass(frozen=True)
 class Reader:
     """Documents out of plain, gz and zip files, decoded as they stream by."""
@@ -84,7 +90,7 @@ class Reader:
         for name, stream in self._members(path):
             yield from _grouped(self._lines(name, stream), self.document)
 
-    def _members(self, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    def _members(self, path: Path) -> Iterator[tuple[str, Readable]]:
         if path.suffix == ".zip":
             try:
                 with zipfile.ZipFile(path) as archive:
@@ -98,13 +104,13 @@ class Reader:
                     f"{path} is not a zip that can be read: {first_line(error)}"
                 ) from error
         elif path.suffix == ".gz":
-            with opened(path), gzip.open(path, "rb") as unpacked:
-                yield str(path), cast(IO[bytes], unpacked)
+            with opened(path) as packed, gzip.GzipFile(fileobj=packed) as file:
+                yield str(path), file
         else:
             with opened(path) as file:
                 yield str(path), file
 
-    def _lines(self, name: str, stream: IO[bytes]) -> Iterator[str]:
+    def _lines(self, name: str, stream: Readable) -> Iterator[str]:
         """Lines with their ends as they are, but every kind of newline as one."""
         try:
             decoder = codecs.getincrementaldecoder(self.encoding)()

@@ -72,7 +72,9 @@ class TokenStream:
         Pages of the mapping that were read are handed back every so often, so that resident
         memory does not grow with the corpus.
         """
-        found = self.tokens[starts[:, None] + np.arange(length)].astype(np.int64)
+        found: npt.NDArray[np.int64] = self.tokens[starts[:, None] + np.arange(length)].astype(
+            np.int64
+        )
         self._read += found.size
         if self._read >= RELEASE_AFTER:
             self._read = 0
