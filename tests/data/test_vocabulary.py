@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unroll.data.config import VocabularyConfig
@@ -72,6 +72,7 @@ def test_decoding_undoes_encoding_of_any_known_tokens(words):
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.text(), max_size=40))
+@example(["a\u2028b", "a b", "\r", "\n", "\x00", '"', "\\", "\U0001f600", ""])
 def test_a_vocabulary_comes_back_from_its_json(words):
     found = vocabulary(words)
     back = Vocabulary.from_json(found.to_json())
