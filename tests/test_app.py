@@ -206,7 +206,8 @@ def test_a_run_keeps_params_curves_and_artifacts_in_mlflow(trained: Path) -> Non
     assert run.data.tags["config_fingerprint"] == result["config_fingerprint"]
     assert run.data.metrics["test/perplexity"] == pytest.approx(result["test"]["perplexity"])
     steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")]
-    assert steps == [1, 3, 6, 9, 12]
+    assert set(steps) >= {1, 3, 6, 9, 12}
+    assert steps == sorted(set(steps))
     kept = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert kept >= {"config.json", "generated.txt", "loss_curve.svg", "model", "checkpoints"}
 

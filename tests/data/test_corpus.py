@@ -9,22 +9,18 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from unroll.data.batching import WindowIndex
-from unroll.data.corpus import Reader
+from unroll.data.text_reader import BLOCK
 from unroll.data.token_stream import encode
 from unroll.registry import Refused, build
 
-BLOCK = 1 << 20  # bytes that are read at a time
 DOCUMENTS = [
     "the quick brown fox",
     'she said "stop", twice; and went on',
@@ -292,70 +288,6 @@ def test_changed_content_under_the_same_name_is_read_again(text_files, tmp_path)
     assert documents(text_files(path))["train"] == ["after!"]
 
 
-# What a document is
-
-
-def read(content: bytes, document: str = "line", encoding: str = "utf-8") -> list[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        return list(Reader(document, encoding).documents(written(Path(folder), "t.txt", content)))
-
-
-PARTED = "a\nb\n\n  \nc d\n\n\n\ne"
-
-
-@pytest.mark.parametrize(
-    ("document", "expected"),
-    [
-        ("line", ["a", "b", "c d", "e"]),
-        ("paragraph", ["a\nb", "c d", "e"]),
-        ("file", ["a\nb\n\n  \nc d\n\n\n\ne"]),
-    ],
-)
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_a_document_is_a_line_a_paragraph_or_a_file(document, expected, newline):
-    assert read(PARTED.replace("\n", newline).encode(), document) == expected
-
-
-def test_each_file_of_a_zip_is_a_document_of_its_own(tmp_path):
-    path = written(tmp_path, "two.zip", as_zip(["a", "b", "c"]))
-    assert list(Reader("file").documents(path)) == ["a\nb", "c"]
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.text(alphabet="ab \n\r\x0b\x0c\x1c\x85\u2028\u2029\ufeff", max_size=30))
-@example("first\u2028still first\nsecond\u2028still second")
-@example("a\n\x0cb\x0c c")
-def test_only_newlines_end_a_line(text):
-    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    assert read(text.encode()) == [line.strip() for line in lines if line.strip()]
-
-
-def test_the_last_line_is_a_line_like_any_other_with_or_without_its_newline():
-    line = "a\u2028b\u2029c\x0bd\x0ce\x1cf\x85g"
-    assert read(f"{line}\n{line}\n".encode()) == [line, line]
-    assert read(f"{line}\n{line}".encode()) == [line, line]
-
-
-def test_a_byte_order_mark_is_no_text():
-    assert read(b"\xef\xbb\xbfthe first\nthe second\n") == ["the first", "the second"]
-    assert read("the first\n".encode("utf-16"), encoding="utf-16") == ["the first"]
-
-
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("before", [BLOCK - 2, BLOCK - 1, BLOCK])
-def test_a_newline_across_two_blocks_is_one_newline(newline, before):
-    content = "x" * before + newline + "y" + newline + newline + "z"
-    assert read(content.encode(), "paragraph") == ["x" * before + "\ny", "z"]
-
-
-@pytest.mark.parametrize("before", range(BLOCK - 3, BLOCK + 1))
-def test_a_character_across_two_blocks_is_one_character(before):
-    content = "x" * before + "\U0001f600\nnext"
-    assert read(content.encode()) == ["x" * before + "\U0001f600", "next"]
-    gb18030 = content.encode("gb18030")
-    assert read(gb18030, encoding="gb18030") == ["x" * before + "\U0001f600", "next"]
-
-
 # Encodings
 
 
@@ -369,13 +301,6 @@ def test_a_byte_that_is_not_utf8_is_named_with_its_file_and_offset(text_files, t
     assert f"{path}: the byte at offset {before} is not utf-8" in line
     assert "data.encoding" in line
     assert "\n" not in line
-
-
-@pytest.mark.parametrize("before", [0, 4, BLOCK - 2, BLOCK])
-def test_a_character_cut_off_at_the_end_is_named_with_its_offset(tmp_path, before):
-    path = written(tmp_path, "cut.txt", b"x" * before + "\U0001f600".encode()[:3])
-    with pytest.raises(Refused, match=f"the byte at offset {before} is not utf-8"):
-        list(Reader("line").documents(path))
 
 
 def test_a_bad_byte_inside_a_gz_is_named_with_its_offset_in_the_text(text_files, tmp_path):

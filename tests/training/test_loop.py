@@ -185,6 +185,16 @@ def test_windows_learn_from_their_last_position_alone(training):
     assert outcome.tokens == WINDOWS
 
 
+def test_the_softmax_is_asked_only_for_positions_that_are_scored(training):
+    made = training("data/batching=windows", batching={"batch_size": 10}, epochs=1)
+    asked: list[int] = []
+    made.model.softmax.linear.register_forward_hook(
+        lambda module, given, out: asked.append(out.numel() // VOCABULARY)
+    )
+    made.trainer.fit()
+    assert asked == [10] * (WINDOWS // 10)
+
+
 # The same seed
 
 

@@ -97,6 +97,10 @@ class MLflowTracker:
 
     @property
     def client(self) -> MlflowClient:
+        """The store's client. While a run is being made in the background this waits for it:
+        two threads that import mlflow at once stand in each other's way."""
+        if self._run is not None:
+            self._run.result()
         if self._client is None:
             self._client = connect(Path(self.config.directory))
         return self._client
@@ -115,7 +119,7 @@ class MLflowTracker:
         self._run = ThreadPoolExecutor(1).submit(self._create, name, params, tags)
 
     def _create(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        client = self.client
+        client = self._client = self._client or connect(Path(self.config.directory))
         from mlflow.entities import Param, RunTag
 
         experiment = experiment_id(client, Path(self.config.directory), self.config.experiment)
@@ -160,11 +164,12 @@ class MLflowTracker:
 
     def flush(self) -> None:
         """Write the points held back."""
+        client, run_id = self.client, self.run_id
         from mlflow.entities import Metric
 
         while self._points:
             batch = self._points[:FLUSH_POINTS]
-            self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in batch])
+            client.log_batch(run_id, metrics=[Metric(*point) for point in batch])
             del self._points[: len(batch)]
         self._flushed = time.monotonic()
 
@@ -211,7 +216,6 @@ def connect(directory: Path) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
         with _locked(directory):
-            from mlflow.exceptions import MlflowException
             from mlflow.tracking import MlflowClient
 
             for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
@@ -220,7 +224,7 @@ def connect(directory: Path) -> MlflowClient:
                 client = MlflowClient(uri(directory))
                 client.search_experiments(max_results=1)
                 return client
-            except MlflowException as error:
+            except Exception as error:  # MLflow's, the database's or the network's
                 raise Refused(
                     f"the tracking store {uri(directory)} cannot be opened: "
                     f"{str(error).splitlines()[0]}; mend it, set MLFLOW_TRACKING_URI, or take "
