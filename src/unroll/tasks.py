@@ -192,7 +192,7 @@ class Trained:
             text = text_config(config.evaluation.text, self.data, config.data)
             found = encode(text, TextFiles(text), self.tokenizer, self.vocabulary)
             return replace(found, streams={"text": found.streams["train"]})
-        named = any(word.lstrip("+").startswith(("data=", "data.")) for word in overrides)
+        named = any(word.startswith("data=") for word in overrides)
         data = config.data if named else self.data
         data = replace(data, tokenizer=self.data.tokenizer, cache=config.data.cache)
         return encode(data, build("data", data), self.tokenizer, self.vocabulary)
@@ -211,6 +211,11 @@ def load_run(config: Config, overrides: list[str]) -> Trained:
             not key.startswith(("model", "data/tokenizer", "data.tokenizer", "data.vocabulary")),
             f"{word} has no meaning for task={config.task.name}: model, tokenizer and vocabulary "
             "come from the run; leave it out",
+        )
+        require(
+            not key.startswith("data.") or key == "data.cache" or "data=" in " ".join(overrides),
+            f"{word} has no meaning without data=: the corpus comes from the run too, unless "
+            "another one is named",
         )
     assert config.run is not None
     path = ledger.find_checkpoint(Path(config.tracking.directory), config.run)

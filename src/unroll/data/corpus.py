@@ -20,7 +20,7 @@ from unroll.data.config import (
     PennTreebankConfig,
     TextFilesConfig,
 )
-from unroll.data.text_reader import Reader, content_hash, existing, expand, first_line
+from unroll.data.text_reader import Reader, content_hash, existing, expand, first_line, opened
 from unroll.registry import Refused, require
 
 if TYPE_CHECKING:
@@ -92,23 +92,22 @@ class Corpus:
             }
         for split in tables:
             require(len(tables[split]) > 0, f"{self.where(split)}: no text for the {split} split")
+        documents = len(tables["train"])
+        left = list(range(documents))
         for split in ("test", "valid"):
             share = getattr(self.config, f"{split}_fraction")
             if split not in tables and share > 0:
-                documents = len(tables["train"])
                 held = max(1, round(share * documents))
                 require(
-                    held < documents,
+                    held < len(left),
                     f"{self.where('train')}: {documents} document(s) for training, none can be "
                     f"held out for {split}: give more text, or set data.{split}_fraction=0",
                 )
-                seed = self.config.split_seed + SPLITS.index(split)
-                chosen = _seeded_choice(documents, held, seed)
-                tables[split] = tables["train"].select(chosen)
-                taken = set(chosen)
-                tables["train"] = tables["train"].select(
-                    [row for row in range(documents) if row not in taken]
-                )
+                chosen = set(_seeded_choice(left, held, self.config.split_seed))
+                tables[split] = tables["train"].select(sorted(chosen))
+                left = [row for row in left if row not in chosen]
+        if len(left) < documents:
+            tables["train"] = tables["train"].select(left)
         return tables
 
     def where(self, split: str) -> str:
@@ -117,10 +116,11 @@ class Corpus:
         return str(paths[0]) if paths else f"data={self.config.name}"
 
 
-def _seeded_choice(total: int, count: int, seed: int) -> list[int]:
+def _seeded_choice(rows: list[int], count: int, seed: int) -> list[int]:
     import numpy as np
 
-    return sorted(np.random.default_rng(seed).permutation(total)[:count].tolist())
+    chosen: list[int] = np.random.default_rng(seed).permutation(rows)[:count].tolist()
+    return chosen
 
 
 class LeeNews(Corpus):
@@ -151,7 +151,7 @@ class PennTreebank(Corpus):
     config: PennTreebankConfig
 
     def files(self) -> dict[str, list[Path]]:
-        folder = existing(Path(self.config.path), "data.path")
+        folder = existing(self.config.path, "data.path")
         require(
             folder.is_dir(),
             f"data.path={folder} is a file: give the folder of ptb.train.txt, ptb.valid.txt and "
@@ -172,7 +172,7 @@ class AGNews(Corpus):
     def files(self) -> dict[str, list[Path]]:
         if self.config.path is None:
             return {}
-        folder = existing(Path(self.config.path), "data.path")
+        folder = existing(self.config.path, "data.path")
         require(
             (folder / "dataset_dict.json").is_file(),
             f"data.path={folder} holds no dataset_dict.json: give a folder that datasets' "
@@ -270,14 +270,20 @@ def _streamed(files: list[Path], cache: str, reader: Reader) -> Dataset:
 
 
 def _tabular(path: Path, column: str, cache: str) -> Dataset:
+    """The rows of a table that hold text. Only Parquet knows types of its own: CSV and JSONL are
+    read as the text they are, so that `007` and `NA` stay what they were."""
     from datasets import load_dataset
 
+    if path.suffix == ".jsonl":
+        return _generated(_json_rows, {"path": str(path), "column": column}, [path], cache)
+    as_text = {"converters": {column: str}, "keep_default_na": False}
     try:
         table = load_dataset(
             TABLES[path.suffix],
             data_files=str(path),
             split="train",
-            cache_dir=str(_folder([path], cache, "table")),
+            cache_dir=str(_folder([path], cache, column)),
+            **(as_text if path.suffix == ".csv" else {}),
         )
     except Exception as error:  # whatever a damaged table makes the library raise
         cause = error.__cause__ or error
@@ -288,6 +294,27 @@ def _tabular(path: Path, column: str, cache: str) -> Dataset:
     return table.filter(_has_text, load_from_cache_file=False)
 
 
+def _json_rows(path: str, column: str) -> Iterator[dict[str, str]]:
+    with opened(Path(path)) as file:
+        for position, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line) if line.strip() else {column: None}
+            except ValueError as error:
+                raise Refused(f"{path}: line {position} is not JSON: {error}") from error
+            require(isinstance(row, dict), f"{path}: line {position} is no JSON object")
+            _require_column(column, list(row), f"{path}: line {position}")
+            if row[column] is not None and str(row[column]).strip():
+                yield {TEXT: str(row[column])}
+
+
+def _require_column(column: str, columns: list[str], where: str) -> None:
+    require(
+        column in columns,
+        f"{where} has no column '{column}': it has {', '.join(columns)}; name the column of text "
+        "with data.text_column",
+    )
+
+
 def _has_text(row: dict[str, str]) -> bool:
     return bool(row[TEXT] and row[TEXT].strip())
 
@@ -296,11 +323,7 @@ def _text_column(table: Dataset, column: str, where: str) -> Dataset:
     """``table`` with nothing but its column of text, named ``text``."""
     from datasets import Features, Value
 
-    require(
-        column in table.column_names,
-        f"{where} has no column '{column}': it has {', '.join(table.column_names)}; name the "
-        "column of text with data.text_column",
-    )
+    _require_column(column, table.column_names, where)
     table = table.select_columns([column])
     if column != TEXT:
         table = table.rename_column(column, TEXT)
@@ -329,7 +352,7 @@ def _generated(
             cause = cause.__cause__
         if cause is not None:
             raise Refused(str(cause)) from error
-        if "SchemaInferenceError" in type(error).__name__ or "empty" in str(error).lower():
+        if "no data" in str(error):
             raise Refused(f"{files[0]} holds no text") from error
         raise
 

@@ -31,26 +31,27 @@ def expand(path: str, key: str) -> list[Path]:
         found = [Path(name) for name in glob.glob(path, recursive=True)]
         require(found, f"{key}={path} matches no file")
     else:
-        place = existing(Path(path), key)
+        place = existing(path, key)
         found = list(place.rglob("*")) if place.is_dir() else [place]
     files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
     require(files, f"{key}={path} holds no file")
     return files
 
 
-def existing(path: Path, key: str = "") -> Path:
-    """``path``, if it exists.
+def existing(given: str | Path, key: str = "") -> Path:
+    """The path that was given, if it exists.
 
     Raises:
         Refused: it does not.
     """
-    given = f"{key}={path}" if key else str(path)
-    require(str(path) != "." or not key, f"{key}= is empty: give a path")
+    require(str(given), f"{key}= is empty: give a path")
+    path = Path(given)
+    named = f"{key}={path}" if key else str(path)
     try:
         there = path.exists()
-    except OSError as error:
-        raise Refused(f"{given} is not a path: {error.strerror}") from error
-    require(there, f"{given} does not exist")
+    except (OSError, ValueError) as error:
+        raise Refused(f"{named} is not a path: {error}") from error
+    require(there, f"{named} does not exist")
     return path
 
 
@@ -113,13 +114,15 @@ class Reader:
     def _lines(self, name: str, stream: Readable) -> Iterator[str]:
         """Lines with their ends as they are, but every kind of newline as one."""
         try:
+            "".encode(self.encoding)  # refuses codecs that are not of text, as hex is
             decoder = codecs.getincrementaldecoder(self.encoding)()
-        except LookupError as error:
+        except (LookupError, ValueError) as error:
             raise Refused(
                 f"data.encoding={self.encoding} is not an encoding that Python knows, as utf-8, "
                 "latin-1 or gb18030 are"
             ) from error
-        offset, rest, first = 0, "", True
+        offset, first = 0, True
+        held: list[str] = []  # of a line whose end has not come yet
         while True:
             try:
                 block = stream.read(BLOCK)
@@ -128,25 +131,28 @@ class Reader:
             pending = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
+            except UnicodeError as error:
+                within = getattr(error, "start", 0)
                 raise Refused(
-                    f"{name}: the byte at offset {offset - pending + error.start} is not "
+                    f"{name}: the byte at offset {offset - pending + within} is not "
                     f"{self.encoding}: mend the file, or set data.encoding"
                 ) from error
             offset += len(block)
             if first and text:
                 text, first = text.removeprefix("\ufeff"), False
-            rest += text
+            held.append(text)
+            if block and not ("\n" in text or "\r" in text):
+                continue
+            text = "".join(held)
+            waiting = bool(block) and text.endswith("\r")  # its newline may open the next block
+            body = text[:-1] if waiting else text
+            lines = body.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+            held = [lines.pop() + ("\r" if waiting else "")]
+            yield from (line + "\n" for line in lines)
             if not block:
                 break
-            held = rest.endswith("\r")  # its newline may open the next block
-            body = rest[:-1] if held else rest
-            lines = body.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-            rest = lines.pop() + ("\r" if held else "")
-            yield from (line + "\n" for line in lines)
-        last = rest.replace("\r\n", "\n").replace("\r", "\n")
-        if last:
-            yield from last.splitlines(keepends=True)
+        if held[0]:
+            yield held[0]
 
 
 def _grouped(lines: Iterator[str], document: str) -> Iterator[str]:

@@ -118,7 +118,11 @@ def score(
             unknowns += int((targets == unknown).sum())
     seconds = time.perf_counter() - start
     model.train(training)
-    require(tokens, "no token to score: the text needs documents of at least two tokens")
+    require(
+        tokens,
+        f"evaluation.protocol={config.protocol} finds no token to score: the text needs documents "
+        "of at least two tokens, for handout of three",
+    )
     characters = stream.characters * tokens / len(stream)
     counted = protocol.counted(stream, tokens)
     return Score(config.protocol, nats, tokens, counted, unknowns, characters, seconds)

@@ -105,6 +105,8 @@ def _continue(
     """``config.samples`` continuations of ``prefix (time,)``, each without its stop token."""
     rows = config.samples
     read = prefix.unsqueeze(0)
+    if model.reads_ahead:
+        read = read[:, -context:]
     hidden, state = model(read, model.initial_state(1))
     last = hidden[:, -1].expand(rows, -1)
     if not model.reads_ahead:
@@ -137,7 +139,7 @@ def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -
     """One token for each row of ``logits (rows, vocabulary)``, ``(rows,)``."""
     if config.greedy:
         return logits.argmax(dim=-1)
-    logits = logits / config.temperature
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / config.temperature
     if config.top_k is not None and config.top_k < logits.shape[-1]:
         least = logits.topk(config.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -math.inf)

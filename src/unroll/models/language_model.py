@@ -29,7 +29,11 @@ class LanguageModel(nn.Module):
             if self.embedding is not None and config.tie_weights:
                 tied = self.embedding.weight
             self.softmax = FullSoftmax(self.cell.width, vocabulary_size, tied)
-        except (RuntimeError, MemoryError) as error:  # the allocator's only word for "too large"
+        except (
+            RuntimeError,
+            MemoryError,
+            TypeError,
+        ) as error:  # the allocator's only word for "too large"
             raise Refused(
                 f"a model of model.hidden_size={config.hidden_size}, model.embedding_size="
                 f"{config.embedding_size}, model.layers={config.layers} over {vocabulary_size:,} "

@@ -102,7 +102,9 @@ def read(path: Path) -> Checkpoint:
             tokenizer=fields["tokenizer"],
             step=fields["step"],
         )
-    except (SafetensorError, OSError, struct.error, KeyError, json.JSONDecodeError) as error:
+    except Refused:
+        raise
+    except (SafetensorError, OSError, struct.error, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 
 

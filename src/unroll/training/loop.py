@@ -160,6 +160,7 @@ class Trainer:
                 due = config.validate_every and outcome.steps % config.validate_every == 0
                 if due and self._validated():
                     return False
+        outcome.epochs = epoch + 1.0
         return True
 
     def _spent(self) -> bool:
@@ -185,12 +186,13 @@ class Trainer:
             mean.add(loss.item(), int(scored.sum()))
         bound = math.inf if config.clip_norm is None else config.clip_norm
         self.grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
-        if not math.isfinite(mean.value):
+        if not math.isfinite(mean.value) or not self.grad_norm.isfinite():
             raise Diverged(
                 f"the loss is {mean.value} at step {outcome.steps + 1}: learning rate "
                 f"{self._learning_rate():g}, gradient norm {self.grad_norm.item():g}, clip_norm "
                 f"{config.clip_norm}; lower optimizer.learning_rate or set training.clip_norm"
             )
+        self.learning_rate = self._learning_rate()
         self.optimizer.step()
         self.schedule.after_step()
         return state, mean.value, mean.count
@@ -204,7 +206,7 @@ class Trainer:
             "train/loss": self.pending.value,
             "train/perplexity": perplexity(self.pending.value),
             "grad_norm": float(self.grad_norm),
-            "learning_rate": self._learning_rate(),
+            "learning_rate": self.learning_rate,
             "tokens_per_second": self.outcome.tokens_per_second,
         }
         self.pending = _Mean()
@@ -224,6 +226,11 @@ class Trainer:
         if self.validate is None:
             return False
         found = self.validate()
+        if math.isnan(found.nats_per_token):
+            raise Diverged(
+                f"the validation loss is nan at step {outcome.steps}: the last updates broke the "
+                "weights; lower optimizer.learning_rate or set training.clip_norm"
+            )
         self._log({"valid/loss": found.nats_per_token, "valid/perplexity": found.perplexity})
         self.schedule.after_validation(found.nats_per_token)
         if outcome.best_valid is None or found.nats_per_token < outcome.best_valid.nats_per_token:

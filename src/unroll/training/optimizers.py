@@ -128,7 +128,11 @@ class Plateau(Constant):
         self, config: PlateauConfig, optimizer: Optimizer, total_steps: int | None
     ) -> None:
         self._scheduler = ReduceLROnPlateau(
-            optimizer, factor=1 / config.divisor, patience=config.patience - 1, threshold=0.0
+            optimizer,
+            factor=1 / config.divisor,
+            patience=config.patience - 1,
+            threshold=0.0,
+            eps=0.0,
         )
 
     def after_validation(self, loss: float) -> None:
