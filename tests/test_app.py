@@ -20,7 +20,7 @@ TINY += ("data.batching.batch_size=8", "training.epochs=50")
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "unroll.app", *words]
+    return [sys.executable, "-m", "unroll", *words]
 
 
 def unroll(home: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import sys
-import warnings
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from unroll.config import CONF, HOME, Config, typed
-from unroll.registry import Refused, build, unknown
+from unroll.registry import Refused, build, restore, unknown
 
 FREE_TEXT = {
     "sampling.prefix",
@@ -61,11 +60,11 @@ def main() -> None:
     """The command ``unroll``. Exits with 0, with 2 for a request that cannot be met, with 1 for
     a run that failed, with 130 where Ctrl-C ended it."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come through to here, whole
-    warnings.filterwarnings("ignore", module="hydra|joblib")
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(HELP.format(groups=group_listing()))  # Hydra's own takes five seconds
         return
-    sys.argv[1:] = [spoken(word, sys.argv) for word in sys.argv[1:]]
+    words = [spoken(word, sys.argv) for word in sys.argv[1:]]
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
     status = "FAILED"
     try:
@@ -156,12 +155,15 @@ class Multirun(Callback):
         from unroll.tracking.config import MLflowConfig
         from unroll.tracking.store import PARENT, Family
 
-        tracking = OmegaConf.to_object(config.tracking)
-        assert isinstance(tracking, MLflowConfig)
-        overrides = list(config.hydra.overrides.task)
-        Multirun.family = Family.start(
-            tracking, " ".join(overrides) or "multirun", {"overrides": " ".join(overrides)}
-        )
+        values = OmegaConf.to_container(config.tracking, resolve=True)
+        assert isinstance(values, dict)
+        tracking: MLflowConfig = restore("tracking", values)  # type: ignore[arg-type]
+        said = " ".join(config.hydra.overrides.task)
+        try:
+            Multirun.family = Family.start(tracking, said or "multirun", {"overrides": said})
+        except Refused as error:  # Hydra would turn it into a warning
+            print(f"unroll: {error}", file=sys.stderr)
+            sys.exit(BAD_INPUT)
         os.environ[PARENT] = Multirun.family.run_id
 
     @staticmethod
@@ -300,7 +302,3 @@ def _prune(directory: Path) -> None:
             folder.rmdir()
         except OSError:
             return
-
-
-if __name__ == "__main__":
-    main()

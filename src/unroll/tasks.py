@@ -32,6 +32,9 @@ from unroll.training.loop import Outcome, Trainer, perplexity
 
 Result = dict[str, Any]
 
+UNNAMED = ("tracking", "hydra", "data.path", "data.cache", "threads")
+"""Overrides that a run's name leaves out."""
+
 
 def train(
     task: TaskConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
@@ -383,7 +386,7 @@ def run_name(config: Config, overrides: list[str]) -> str:
     said = [config.data.name, config.model.name]
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
-        if key in ("model", "data", "task") or key.startswith(("tracking", "hydra", "data.path")):
+        if key in ("model", "data", "task") or key.startswith(UNNAMED):
             continue
         said.append(f"{key.rpartition('.')[2].rpartition('/')[2]}={value}")
     return "-".join("_".join(part.split()) for part in said)[:120]
