@@ -221,6 +221,34 @@ def test_the_same_command_twice_gives_the_same_losses(trained: Path, tmp_path: P
     assert again["samples"] == first["samples"]
 
 
+def test_a_cached_stream_trains_on_a_machine_without_datasets_and_mlflow(trained: Path) -> None:
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('datasets', 'mlflow'): raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from unroll.app import main\n"
+        "main()"
+    )
+    words = [*TINY, "training.max_steps=2", "tracking=disabled", f"data.cache={trained}/cache"]
+    words += [f"tracking.directory={trained}/other", f"hydra.run.dir={trained}/bare"]
+    subprocess.run(
+        [sys.executable, "-c", code, *words], check=True, capture_output=True, timeout=120
+    )
+    assert (trained / "bare" / "result.json").is_file()
+
+
+def test_a_text_file_is_scored_with_the_run_s_own_vocabulary(trained: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The police said\n\nzebra xylophone the fire", encoding="utf-8")
+    best = trained / "first" / "checkpoints" / "best.safetensors"
+    unroll(tmp_path, "task=evaluate", f"run={best}", f"evaluation.text={text}")
+    found = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
+    assert found["tokens"] == 6
+    assert found["unknown_rate"] >= 2 / 6
+
+
 @pytest.mark.parametrize("reference", ["latest", "first", "ID", "FOLDER", "FILE"])
 def test_a_run_is_found_by_name_id_latest_and_path(
     trained: Path, tmp_path: Path, reference: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import sys
@@ -273,6 +274,10 @@ def explained(error: BaseException) -> tuple[str | None, int]:
         if isinstance(found, OmegaConfBaseException):
             key = f"{found.full_key}: " if found.full_key else ""
             return key + str(found).splitlines()[0], BAD_INPUT
+    for found in chain:
+        if isinstance(found, PermissionError) or getattr(found, "errno", None) == errno.ENOSPC:
+            assert isinstance(found, OSError)
+            return f"cannot write {found.filename or 'here'}: {found.strerror}", FAILED
     if isinstance(error, HydraException):
         first = str(error).strip().splitlines()[0]
         if first.startswith("Ambiguous value"):

@@ -18,6 +18,7 @@ from unroll.config import CHECKOUT, Config, TaskConfig, fingerprint, flat
 from unroll.data.batching import Batching
 from unroll.data.config import CorpusConfig, TextFilesConfig
 from unroll.data.corpus import TextFiles
+from unroll.data.text_reader import expand
 from unroll.data.token_stream import Encoded, encode
 from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import SPECIALS, Vocabulary
@@ -192,6 +193,7 @@ class Trained:
     def encode(self, config: Config, overrides: list[str]) -> Encoded:
         """The text that the command line names, else the run's own corpus, in the run's ids."""
         if config.evaluation.text is not None:
+            expand(config.evaluation.text, "evaluation.text")
             text = text_config(config.evaluation.text, self.data, config.data)
             found = encode(text, TextFiles(text), self.tokenizer, self.vocabulary)
             return replace(found, streams={"text": found.streams["train"]})
@@ -271,7 +273,7 @@ class Keeper:
     ) -> None:
         self.model, self.encoded, self.config = model, encoded, config
         self.directory, self.tracker, self.name = directory, tracker, name
-        self.folder = directory / ledger.CHECKPOINTS
+        self.folder, self.recorded = directory / ledger.CHECKPOINTS, False
         values = asdict(config)
         for key in ("path", "valid_path", "test_path"):  # found again from any folder
             if values["data"].get(key):
@@ -286,11 +288,11 @@ class Keeper:
         """Write a checkpoint; with the first one the run can be found by ``run=``."""
         run_id = self.tracker.run_id
         path = self.folder / f"{name}.safetensors"
-        first = not self.folder.exists()
         checkpoint.save(path, self.model, run_id=run_id, step=step, **self.header)
-        if first:
+        if not self.recorded:
             store = Path(self.config.tracking.directory)
             ledger.record(store, run_id, self.name, self.directory)
+            self.recorded = True
 
     def restore_best(self) -> None:
         checkpoint.read(self.folder / ledger.BEST).load(self.model)
