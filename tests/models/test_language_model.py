@@ -82,7 +82,7 @@ def test_one_hot_input_equals_looking_up_columns_of_the_input_weights(model, nam
     made = model(name, one_hot=True)
     assert made.embedding is None
     hidden, _ = made(IDS, made.initial_state(2))
-    lookup = build("cell", replace(made.config, one_hot=False), GATES[name] * HIDDEN)
+    lookup = build("cell/library", replace(made.config, one_hot=False), GATES[name] * HIDDEN)
     weights = made.cell.module.state_dict()
     table = weights["weight_ih_l0"].T.contiguous()  # a row for each token
     weights["weight_ih_l0"] = torch.eye(GATES[name] * HIDDEN)

@@ -22,7 +22,7 @@ def cell(composed):
     def cell_(name: str, input_size: int = INPUT, **changes):
         torch.manual_seed(7)
         config = replace(composed(f"model={name}").model, hidden_size=HIDDEN, **changes)
-        return build("cell", config, input_size)
+        return build("cell/library", config, input_size)
 
     return cell_
 
@@ -159,7 +159,7 @@ def test_parameters_are_as_many_as_the_closed_form_says(cell, name, layers, bidi
 
 def test_two_rnn_layers_of_three_units_on_one_input_have_42_parameters(composed):
     config = replace(composed("model=rnn").model, hidden_size=3, layers=2)
-    made = build("cell", config, 1)
+    made = build("cell/library", config, 1)
     assert sum(parameter.numel() for parameter in made.parameters()) == 15 + 21 + 2 * 3
     assert sum(parameter.numel() for parameter in nn.Linear(3, 1).parameters()) == 4
 

@@ -14,6 +14,8 @@ class RecurrentConfig:
     """What the three cells share."""
 
     name: str
+    implementation: str
+    """library: PyTorch's own module; scratch: the equations written out, slower and the same."""
     embedding_size: int
     one_hot: bool
     """Feed one-hot vectors instead of learned embeddings; embedding_size then has no meaning."""
@@ -36,6 +38,7 @@ class RecurrentConfig:
         for key in ("dropout", "embedding_dropout", "output_dropout"):
             share = getattr(self, key)
             require(0 <= share < 1, f"model.{key}={share}: a share from 0 up to, but below, 1")
+        require_one_of("model.implementation", self.implementation, ("library", "scratch"))
         require_one_of("model.initialization", self.initialization, ("default", "orthogonal"))
         width = self.hidden_size * (2 if self.bidirectional else 1)
         require(
@@ -50,7 +53,8 @@ class RecurrentConfig:
 
 
 @register("model", "rnn", builds=LANGUAGE_MODEL)
-@register("cell", "rnn", builds="unroll.models.recurrent:RNN")
+@register("cell/library", "rnn", builds="unroll.models.recurrent:RNN")
+@register("cell/scratch", "rnn", builds="unroll.models.scratch:ScratchRNN")
 @dataclass(frozen=True)
 class RNNConfig(RecurrentConfig):
     """The simple recurrent network (Elman 1990)."""
@@ -63,7 +67,8 @@ class RNNConfig(RecurrentConfig):
 
 
 @register("model", "lstm", builds=LANGUAGE_MODEL)
-@register("cell", "lstm", builds="unroll.models.recurrent:LSTM")
+@register("cell/library", "lstm", builds="unroll.models.recurrent:LSTM")
+@register("cell/scratch", "lstm", builds="unroll.models.scratch:ScratchLSTM")
 @dataclass(frozen=True)
 class LSTMConfig(RecurrentConfig):
     """Long short-term memory (Hochreiter and Schmidhuber 1997)."""
@@ -73,7 +78,8 @@ class LSTMConfig(RecurrentConfig):
 
 
 @register("model", "gru", builds=LANGUAGE_MODEL)
-@register("cell", "gru", builds="unroll.models.recurrent:GRU")
+@register("cell/library", "gru", builds="unroll.models.recurrent:GRU")
+@register("cell/scratch", "gru", builds="unroll.models.scratch:ScratchGRU")
 @dataclass(frozen=True)
 class GRUConfig(RecurrentConfig):
     """The gated recurrent unit (Cho et al. 2014)."""

@@ -24,7 +24,7 @@ class LanguageModel(nn.Module):
         input_size = vocabulary_size if config.one_hot else config.embedding_size
         try:
             self.embedding = None if config.one_hot else nn.Embedding(vocabulary_size, input_size)
-            self.cell: Cell[Any] = build("cell", config, input_size)
+            self.cell: Cell[Any] = build(f"cell/{config.implementation}", config, input_size)
             tied: Any = None
             if self.embedding is not None and config.tie_weights:
                 tied = self.embedding.weight

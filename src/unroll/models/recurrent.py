@@ -25,11 +25,10 @@ class Cell(nn.Module, Generic[Config]):
     ``width`` is the hidden size, or twice that in a bidirectional cell.
     """
 
-    module: nn.RNNBase
-
     def __init__(self, config: Config, input_size: int) -> None:
         super().__init__()
         self.width = config.hidden_size * (2 if config.bidirectional else 1)
+        self.hidden_size = config.hidden_size
         self._states = config.layers * (2 if config.bidirectional else 1)
         self.module = self.make(config, input_size)
         if config.initialization == "orthogonal":
@@ -38,8 +37,8 @@ class Cell(nn.Module, Generic[Config]):
                     for gate in torch.split(parameter, config.hidden_size):
                         nn.init.orthogonal_(gate)
 
-    def make(self, config: Config, input_size: int) -> nn.RNNBase:
-        """PyTorch's module for this cell."""
+    def make(self, config: Config, input_size: int) -> nn.Module:
+        """The module that does the work, its weights named and laid out as PyTorch's."""
         raise NotImplementedError
 
     @staticmethod
@@ -60,7 +59,7 @@ class Cell(nn.Module, Generic[Config]):
     def initial_state(self, batch: int) -> State:
         """Zeros for ``batch`` rows."""
         weight = next(self.parameters())
-        return weight.new_zeros(self._states, batch, self.module.hidden_size)
+        return weight.new_zeros(self._states, batch, self.hidden_size)
 
     def detach(self, state: State) -> State:
         """The state as a constant: back-propagation through time stops here."""
@@ -74,29 +73,31 @@ class Cell(nn.Module, Generic[Config]):
 class RNN(Cell[RNNConfig]):
     """h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh), or relu in place of tanh."""
 
-    def make(self, config: RNNConfig, input_size: int) -> nn.RNNBase:
+    def make(self, config: RNNConfig, input_size: int) -> nn.Module:
         return nn.RNN(nonlinearity=config.nonlinearity, **self.arguments(config, input_size))
 
 
 class GRU(Cell[GRUConfig]):
     """The gated recurrent unit, with the reset gate applied after the product as in cuDNN."""
 
-    def make(self, config: GRUConfig, input_size: int) -> nn.RNNBase:
+    def make(self, config: GRUConfig, input_size: int) -> nn.Module:
         return nn.GRU(**self.arguments(config, input_size))
 
 
 class LSTM(Cell[LSTMConfig]):
     """Input, forget and output gates around a memory cell; no peepholes, no projection."""
 
-    def make(self, config: LSTMConfig, input_size: int) -> nn.RNNBase:
-        module = nn.LSTM(**self.arguments(config, input_size))
+    def __init__(self, config: LSTMConfig, input_size: int) -> None:
+        super().__init__(config, input_size)
         if config.forget_gate_bias is not None:
             size = config.hidden_size
             with torch.no_grad():
-                for name, parameter in module.named_parameters():
+                for name, parameter in self.module.named_parameters():
                     if name.startswith("bias"):  # b_ih + b_hh is the bias: each takes half
                         parameter[size : 2 * size] = config.forget_gate_bias / 2
-        return module
+
+    def make(self, config: LSTMConfig, input_size: int) -> nn.Module:
+        return nn.LSTM(**self.arguments(config, input_size))
 
     def initial_state(self, batch: int) -> State:
         return super().initial_state(batch), super().initial_state(batch)

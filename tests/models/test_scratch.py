@@ -1,0 +1,50 @@
+"""The cells written out equal PyTorch's own in outputs, states and gradients."""
+
+import pytest
+import torch
+
+from unroll.app import compose
+from unroll.registry import build
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("ends", ["", "model.bidirectional=true"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "rnn model.nonlinearity=relu"])
+def test_a_cell_written_out_equals_the_library_s(cell: str, ends: str, layers: int) -> None:
+    words = [f"model={cell.split()[0]}", *cell.split()[1:], "model.hidden_size=7"]
+    words += [f"model.layers={layers}", "data/batching=windows", "evaluation.protocol=window"]
+    words += [ends] if ends else []
+    torch.manual_seed(0)
+    config = compose([*words, "model.implementation=scratch"]).model
+    scratch = build("cell/scratch", config, 5)
+    library = build("cell/library", config, 5)
+    library.module.load_state_dict(scratch.module.state_dict())
+    found = []
+    for built in (scratch, library):
+        inputs = torch.linspace(-2, 2, 3 * 9 * 5).reshape(3, 9, 5).requires_grad_()
+        state = built.initial_state(3)
+        parts = state if isinstance(state, tuple) else (state,)
+        torch.manual_seed(1)
+        parts = tuple(torch.randn_like(part).requires_grad_() for part in parts)
+        hidden, after = built(inputs, parts if isinstance(state, tuple) else parts[0])
+        afters = after if isinstance(after, tuple) else (after,)
+        (hidden.square().sum() + sum(part.sum() for part in afters)).backward()
+        gradients = [inputs.grad, *(part.grad for part in parts)]
+        gradients += [parameter.grad for _, parameter in sorted(built.module.named_parameters())]
+        found.append([hidden, *afters, *gradients])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_the_forget_gate_bias_and_orthogonal_start_hold_for_both() -> None:
+    for implementation in ("scratch", "library"):
+        words = ["model.forget_gate_bias=1", "model.initialization=orthogonal"]
+        config = compose([*words, "model.hidden_size=6", "model.layers=2"]).model
+        cell = build(f"cell/{implementation}", config, 4)
+        for layer in range(2):
+            both = getattr(cell.module, f"bias_ih_l{layer}") + getattr(
+                cell.module, f"bias_hh_l{layer}"
+            )
+            torch.testing.assert_close(both[6:12], torch.ones(6))
+            gate = getattr(cell.module, f"weight_hh_l{layer}")[:6]
+            torch.testing.assert_close(gate @ gate.T, torch.eye(6), rtol=0, atol=1e-5)
