@@ -127,7 +127,12 @@ def test_every_option_of_every_group_composes() -> None:
         words = [f"{group}={path.stem}"]
         if group.startswith("experiment"):
             words = [f"experiment={path.relative_to(CONF / 'experiment').with_suffix('')}"]
-        words += ["data.path=x"] if path.stem in ("penn_treebank", "text_files") else []
+        words += (
+            ["data.path=x"]
+            if group == "experiment/lyrics"
+            or path.stem in ("penn_treebank", "text_files", "lyrics")
+            else []
+        )
         words += ["run=latest"] if path.stem in ("sample", "evaluate") else []
         compose(words)
 

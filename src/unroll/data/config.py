@@ -183,3 +183,42 @@ class TextFilesConfig(CorpusConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("data.document", self.document, ("line", "paragraph", "file"))
+
+
+@register("data", "time_machine", builds="unroll.data.corpus:TimeMachine")
+@dataclass(frozen=True)
+class TimeMachineConfig(CorpusConfig):
+    """The Time Machine (Wells 1895), a line a document, lines set end to end as in d2l 8.2."""
+
+    path: str | None
+    """The text; null downloads it and checks its SHA-1."""
+    cleaning: str
+    """letters: everything but letters becomes one space (d2l); lines: lines are only stripped."""
+    characters: int | None
+    """Only the first n characters, after cleaning; null for all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("data.cleaning", self.cleaning, ("letters", "lines"))
+        _require_characters(self.characters)
+
+
+@register("data", "lyrics", builds="unroll.data.corpus:Lyrics")
+@dataclass(frozen=True)
+class LyricsConfig(CorpusConfig):
+    """Song lyrics out of a zip, one text with its newlines as spaces (d2l, first edition, 6.3)."""
+
+    path: str
+    characters: int | None
+    """Only the first n characters; null for all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_characters(self.characters)
+
+
+def _require_characters(characters: int | None) -> None:
+    require(
+        characters is None or characters >= 1,
+        f"data.characters={characters}: at least one character (or null for all)",
+    )

@@ -9,6 +9,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
+import os
+import re
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +21,10 @@ from unroll.data.config import (
     AGNewsConfig,
     CorpusConfig,
     LeeNewsConfig,
+    LyricsConfig,
     PennTreebankConfig,
     TextFilesConfig,
+    TimeMachineConfig,
 )
 from unroll.data.text_reader import Reader, content_hash, existing, expand, first_line, opened
 from unroll.registry import Refused, require
@@ -254,6 +260,95 @@ class TextFiles(Corpus):
         if plain:
             parts.append(_streamed(plain, config.cache, Reader(config.document, config.encoding)))
         return concatenate_datasets(parts)
+
+
+class TimeMachine(Corpus):
+    """The Time Machine, letters only or as it stands."""
+
+    config: TimeMachineConfig
+    ADDRESS = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
+    SHA1 = "090b5e7e70c295757f55df93cb0a180b9691891a"
+
+    def files(self) -> dict[str, list[Path]]:
+        if self.config.path is not None:
+            return {"train": [existing(self.config.path, "data.path")]}
+        place = Path(self.config.cache) / "downloads" / "timemachine.txt"
+        if not place.is_file():
+            download(self.ADDRESS, self.SHA1, place)
+        return {"train": [place]}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "name": config.name,
+            "cleaning": config.cleaning,
+            "characters": config.characters,
+        }
+
+    def table(self, files: list[Path]) -> Dataset:
+        arguments = {"path": str(files[0])} | self.reading
+        return _generated(_cleaned_lines, arguments, files, self.config.cache)
+
+
+def _cleaned_lines(
+    path: str, name: str, cleaning: str, characters: int | None
+) -> Iterator[dict[str, str]]:
+    left = math.inf if characters is None else characters
+    for line in Reader("line").documents(Path(path)):
+        if cleaning == "letters":
+            line = re.sub("[^A-Za-z]+", " ", line)
+        text = line.strip().lower()[: int(min(left, len(line)))]
+        left -= len(text)
+        if text:
+            yield {TEXT: text}
+
+
+class Lyrics(Corpus):
+    """Lyrics as one text."""
+
+    config: LyricsConfig
+
+    def files(self) -> dict[str, list[Path]]:
+        return {"train": [existing(self.config.path, "data.path")]}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        return {"name": self.config.name, "characters": self.config.characters}
+
+    def table(self, files: list[Path]) -> Dataset:
+        arguments = {"path": str(files[0])} | self.reading
+        return _generated(_one_text, arguments, files, self.config.cache)
+
+
+def _one_text(path: str, name: str, characters: int | None) -> Iterator[dict[str, str]]:
+    text = "\n".join(Reader("file").documents(Path(path))).replace("\n", " ")
+    require(text, f"data.path={path} holds no text")
+    yield {TEXT: text[:characters]}
+
+
+def download(address: str, sha1: str, place: Path) -> None:
+    """Fetch a file once, and keep it only if it is the one that was meant.
+
+    Raises:
+        Refused: it cannot be reached, or is another file.
+    """
+    try:
+        with urllib.request.urlopen(address, timeout=20) as answer:
+            content = answer.read()
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"cannot fetch {address} ({first_line(error)}): set data.path= to a copy of the file"
+        ) from error
+    found = hashlib.sha1(content).hexdigest()
+    require(
+        found == sha1,
+        f"{address} gave a file of SHA-1 {found}, not {sha1}: set data.path= to a sound copy",
+    )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    writing = place.with_name(f".{place.name}.{os.getpid()}")
+    writing.write_bytes(content)
+    os.replace(writing, place)
 
 
 def _rows(paths: list[str], reader: Reader) -> Iterator[dict[str, str]]:

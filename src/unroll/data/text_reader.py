@@ -98,6 +98,13 @@ class Reader:
                     members = [info for info in archive.infolist() if not info.is_dir()]
                     require(members, f"{path} holds no file")
                     for info in members:
+                        parts = Path(info.filename).parts
+                        require(
+                            ".." not in parts and not Path(info.filename).is_absolute(),
+                            f"{path} names {info.filename!r}, a path that leaves the archive: it "
+                            "is not read",
+                        )
+                    for info in members:
                         with archive.open(info) as member:
                             yield f"{path}:{info.filename}", member
             except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:

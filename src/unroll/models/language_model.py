@@ -39,7 +39,13 @@ class LanguageModel(nn.Module):
                 f"{config.embedding_size}, model.layers={config.layers} over {vocabulary_size:,} "
                 "tokens does not fit into memory: take smaller sizes"
             ) from error
-        if tied is not None:  # the embedding's unit variance would make the first logits huge
+        if config.initialization == "normal":
+            for parameter in self.parameters():
+                if parameter.dim() > 1:
+                    nn.init.normal_(parameter, std=0.01)
+                else:
+                    nn.init.zeros_(parameter)
+        elif tied is not None:  # the embedding's unit variance would make the first logits huge
             nn.init.normal_(tied, std=self.cell.width**-0.5)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.output_dropout = nn.Dropout(config.output_dropout)

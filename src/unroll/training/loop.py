@@ -161,6 +161,9 @@ class Trainer:
                 if due and self._validated():
                     return False
         outcome.epochs = epoch + 1.0
+        self._log(
+            {"train/epoch_loss": mean.value, "train/epoch_perplexity": perplexity(mean.value)}
+        )
         return True
 
     def _spent(self) -> bool:
