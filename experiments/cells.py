@@ -60,7 +60,7 @@ def _parameters(results: Results, cell: str) -> float:
 
 
 def _curves(results: Results) -> Drawing:
-    figure, (left, right) = new(columns=2, width=4.6)
+    figure, (left, right) = new(rows=2, height=2.7)
     for position, cell in enumerate(CELLS):
         for record in results[cell]:
             first = record is results[cell][0]

@@ -61,7 +61,7 @@ def _number(record: Record) -> object:
 
 
 def _lines(grid: dict[tuple[str, int], Record]) -> Drawing:
-    figure, (left, right) = new(columns=2, width=4.6)
+    figure, (left, right) = new(rows=2, height=2.7)
     for position, cell in enumerate(CELLS):
         records = [grid[cell, size] for size in SIZES]
         scores = [_perplexity(record) for record in records]

@@ -70,6 +70,14 @@ def draw(results: Results) -> Section:
             "word is a target, so that a step teaches 35 times as much for a third of the reading."
         ),
     ]
+    if found[ALL].mean > found[ranked[0]].mean:
+        answer.append(
+            sentence(
+                "All together do less than the best alone: within {} steps what else is changed "
+                "slows the learning more than it helps.",
+                STEPS,
+            )
+        )
     return Section(
         "rnn_improvements",
         "Improving the RNN",
