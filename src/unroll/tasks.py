@@ -22,7 +22,7 @@ from unroll.data.text_reader import expand
 from unroll.data.token_stream import Encoded, encode
 from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import SPECIALS, Vocabulary
-from unroll.evaluation.perplexity import Score, score
+from unroll.evaluation.perplexity import Score, require_scorable, score
 from unroll.generation.sampler import Samples, encode_prefixes, sample
 from unroll.models.language_model import LanguageModel
 from unroll.registry import Refused, build, require, restore
@@ -45,6 +45,8 @@ def train(
     batching: Batching = build("data/batching", config.data.batching)
     describe(config, encoded, batching)
     prefixes = chosen_prefixes(config, encoded)
+    for split in {"valid", "test"} & set(encoded.streams):
+        require_scorable(encoded.streams[split], config.evaluation, split)
     prepare(config)
     model = LanguageModel(config.model, len(encoded.vocabulary)).to(device(config))
     say(f"model: {config.model.name}, {model.parameter_count:,} parameters")
@@ -104,8 +106,6 @@ def train(
         write_result(directory, result)
         keep_artifacts(tracker, directory, keeper, outcome, samples)
         tracker.finish()
-    except Refused:  # the store cannot be opened: there is nothing to write to
-        raise
     except BaseException as error:
         tracker.tag("failure", " ".join(f"{type(error).__name__}: {error}".split())[:500])
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")

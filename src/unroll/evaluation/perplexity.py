@@ -99,6 +99,7 @@ def score(
         f"evaluation.protocol={config.protocol} would show a bidirectional model the words it is "
         "to predict: take evaluation.protocol=window",
     )
+    require_scorable(stream, config, "the text")
     protocol = PROTOCOLS[config.protocol](config, every_position=not model.reads_ahead)
     nats, tokens, unknowns = 0.0, 0, 0
     training = model.training
@@ -118,14 +119,20 @@ def score(
             unknowns += int((targets == unknown).sum())
     seconds = time.perf_counter() - start
     model.train(training)
-    require(
-        tokens,
-        f"evaluation.protocol={config.protocol} finds no token to score: the text needs documents "
-        "of at least two tokens, for handout of three",
-    )
     characters = stream.characters * tokens / len(stream)
     counted = protocol.counted(stream, tokens)
     return Score(config.protocol, nats, tokens, counted, unknowns, characters, seconds)
+
+
+def require_scorable(stream: TokenStream, config: EvaluationConfig, name: str) -> None:
+    """Raise ``Refused`` where the protocol finds no token to score."""
+    least = 3 if config.protocol == "handout" else 2
+    longest = len(stream) if config.protocol == "stream" else stream.lengths.max(initial=0)
+    require(
+        longest >= least,
+        f"{name}: no token to score with evaluation.protocol={config.protocol}, which needs "
+        f"{least} tokens in a row; the longest text has {longest}",
+    )
 
 
 class Protocol:
