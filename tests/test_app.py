@@ -60,7 +60,7 @@ REFUSED = {
     "modle=lstm": "did you mean 'model'?",
     "+model.foo=1": "unknown key in model 'foo'",
     "optimizer/shedule=cosine": "did you mean 'optimizer/schedule'?",
-    "model.hidden_size=wide": "could not be converted to Integer",
+    "model.hidden_size=wide": "model.hidden_size=wide: a whole number is wanted here",
     "model.hidden_size=0": "model.hidden_size=0: at least 1",
     "training.dropout=1.5": "training.dropout=1.5",
     "optimizer.learning_rate=-1": "optimizer.learning_rate=-1",
@@ -94,7 +94,10 @@ def test_a_request_that_makes_no_sense_is_refused_while_it_is_composed(word: str
     [
         (("model=ltsm",), "unroll: unknown model 'ltsm': did you mean 'lstm'? known: gru, lstm"),
         (("data=text_files", "data.path=/nowhere/at all"), "/nowhere/at all does not exist"),
-        (("task=sample", "run=nothing"), "run=nothing does not exist"),
+        (
+            ("task=sample", "run=nothing"),
+            "run=nothing does not exist, neither as a path nor as a run",
+        ),
         (("data/batching=windows", "data.batching.length=5000"), "the longest has"),
         (("sampling.prefix=[' ']",), "is empty"),
         (("model.hidden_size=1000000",), "does not fit into memory"),
@@ -272,6 +275,15 @@ def test_a_run_is_found_by_name_id_latest_and_path(
     found = json.loads((run / "result.json").read_text(encoding="utf-8"))
     assert found["run_id"] == result["run_id"]
     assert found["perplexity"] == pytest.approx(result["test"]["perplexity"], rel=1e-6)
+
+
+def test_a_run_directory_that_holds_a_run_is_not_written_over(trained: Path) -> None:
+    (trained / "first").rename(trained / "run")
+    before = (trained / "run" / "result.json").read_bytes()
+    found = unroll(trained, *TINY, "training.max_steps=2", code=2)
+    assert "holds a run already" in found.stderr
+    assert (trained / "run" / "result.json").read_bytes() == before
+    (trained / "run").rename(trained / "first")
 
 
 def test_a_trained_run_refuses_another_model_and_damaged_checkpoints(

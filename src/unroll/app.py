@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -19,7 +20,12 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from unroll.config import CONF, HOME, Config, typed
 from unroll.registry import Refused, build, restore, unknown
@@ -35,6 +41,8 @@ FREE_TEXT = {
     "evaluation.text",
     "tracking.run_name",
 }
+_CONVERSION = re.compile(r"Value '(.*)' of type .* could not be converted to (\w+)")
+KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 HELP = """\
@@ -270,6 +278,11 @@ def explained(error: BaseException) -> tuple[str | None, int]:
             return _unknown_key(found), BAD_INPUT
         if isinstance(found, OverrideParseException):
             return f"cannot read {found.override!r}: write key=value", BAD_INPUT
+    for found in chain:
+        if isinstance(found, ValidationError) and "could not be converted to" in str(found):
+            given, kind = _CONVERSION.findall(str(found).splitlines()[0])[0]
+            wanted = KINDS.get(kind, kind)
+            return f"{found.full_key}={given}: {wanted} is wanted here", BAD_INPUT
     for found in chain:
         if isinstance(found, OmegaConfBaseException):
             key = f"{found.full_key}: " if found.full_key else ""

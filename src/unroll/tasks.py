@@ -33,6 +33,7 @@ from unroll.training.loop import Outcome, Trainer, perplexity
 
 Result = dict[str, Any]
 
+RESULT = "result.json"
 UNNAMED = ("tracking", "hydra", "data.path", "data.cache", "threads")
 """Overrides that a run's name leaves out."""
 
@@ -58,6 +59,7 @@ def train(
         if found:
             say(f"run {found} has finished with this very config: not run again (rerun=true would)")
             return {"task": "train", "run_id": found, "reused": True}
+    require_empty(directory)
     name = run_name(config, overrides)
     keeper = Keeper(directory, model, encoded, tracker, name, config)
     trainer = Trainer(
@@ -111,7 +113,7 @@ def train(
         tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     show_training(outcome, test, samples)
-    say(f"run {tracker.run_id} ({name}): {directory / 'result.json'}")
+    say(f"run {tracker.run_id} ({name}): {directory / RESULT}")
     if outcome.interrupted:
         raise KeyboardInterrupt
     return result
@@ -121,6 +123,7 @@ def evaluate(
     task: TaskConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
 ) -> Result:
     """Score a split, or a text file, with a trained run."""
+    require_empty(directory)
     trained = load_run(config, overrides)
     encoded = trained.encode(config, overrides)
     split = "text" if config.evaluation.text else config.evaluation.split
@@ -153,6 +156,7 @@ def write(
     task: TaskConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
 ) -> Result:
     """Let a trained run go on from a prefix."""
+    require_empty(directory)
     trained = load_run(config, overrides)
     prefixes = config.sampling.prefixes
     if prefixes is None:
@@ -309,6 +313,16 @@ class Keeper:
         return (lambda: self.score("valid")) if "valid" in self.encoded.streams else None
 
 
+def require_empty(directory: Path) -> None:
+    """Raise ``Refused`` where the run directory holds a run: it would be lost."""
+    taken = [name for name in (ledger.CHECKPOINTS, RESULT) if (directory / name).exists()]
+    require(
+        not taken,
+        f"hydra.run.dir={directory} holds a run already ({', '.join(taken)}): name another "
+        "folder, or leave hydra.run.dir out",
+    )
+
+
 def prepare(config: Config) -> None:
     """Seed every generator, and take the threads that were asked for."""
     random.seed(config.seed)
@@ -436,7 +450,7 @@ def training_result(
 def write_result(directory: Path, result: Result) -> None:
     """Write result.json whole; what JSON has no number for becomes null."""
     text = json.dumps(_finite(result), ensure_ascii=False, indent=2)
-    ledger.write_atomically(directory / "result.json", text + "\n")
+    ledger.write_atomically(directory / RESULT, text + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -459,7 +473,7 @@ def keep_artifacts(
     (directory / "vocabulary.json").write_text(keeper.header["vocabulary"], encoding="utf-8")
     (directory / "tokenizer.json").write_text(keeper.header["tokenizer"], encoding="utf-8")
     (directory / "generated.txt").write_text(sample_text(samples), encoding="utf-8")
-    for name in ("config.json", "generated.txt", "result.json"):
+    for name in ("config.json", "generated.txt", RESULT):
         tracker.log_file(directory / name)
     if isinstance(tracker, MLflowTracker):
         from unroll.report.figures import loss_curve
@@ -480,7 +494,7 @@ def show_samples(samples: Samples) -> None:
     for item in samples.samples:
         say(f"{item.prefix} [...] {item.text}\n")
     if samples.unknown:
-        say(f"not in the vocabulary, read as <unk>: {', '.join(samples.unknown)}")
+        say(f"not in the vocabulary, read as <unk>: {', '.join(map(repr, samples.unknown))}")
 
 
 def figures_line(found: Score) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import math
 import os
 import re
@@ -107,7 +108,8 @@ class Corpus:
                 require(
                     held < len(left),
                     f"{self.where('train')}: {documents} document(s) for training, none can be "
-                    f"held out for {split}: give more text, or set data.{split}_fraction=0",
+                    f"held out for {split}: give more text, set data.{split}_fraction=0, or in "
+                    "plain text part it otherwise with data.document=line",
                 )
                 chosen = set(_seeded_choice(left, held, self.config.split_seed))
                 tables[split] = tables["train"].select(sorted(chosen))
@@ -163,7 +165,10 @@ class PennTreebank(Corpus):
             f"data.path={folder} is a file: give the folder of ptb.train.txt, ptb.valid.txt and "
             "ptb.test.txt",
         )
-        return {split: [existing(folder / f"ptb.{split}.txt", "data.path")] for split in SPLITS}
+        files = {split: [folder / f"ptb.{split}.txt"] for split in SPLITS}
+        for (file,) in files.values():
+            require(file.is_file(), f"data.path={folder} holds no {file.name}")
+        return files
 
     def table(self, files: list[Path]) -> Dataset:
         return _streamed(files, self.config.cache, Reader("line"))
@@ -210,6 +215,7 @@ class AGNews(Corpus):
             return super().tables()
         from datasets import load_dataset
 
+        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # the line below says it
         try:
             tables = {split: load_dataset(self.HUB, split=split) for split in ("train", "test")}
         except Exception as error:  # offline, refused, timed out: the remedy is the same

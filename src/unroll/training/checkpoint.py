@@ -88,7 +88,9 @@ def read(path: Path) -> Checkpoint:
     require(path.is_file(), f"checkpoint {path} does not exist")
     try:
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
+            start = file.read(8)
+            require(len(start) == 8, f"checkpoint {path} is damaged: it is cut off")
+            (length,) = struct.unpack("<Q", start)
             require(length <= LARGEST_HEADER, f"checkpoint {path} is damaged: no sound header")
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
