@@ -488,7 +488,7 @@ def test_every_line_of_penn_treebank_is_a_sentence_that_ends_with_eos(penn_treeb
 
 def test_penn_treebank_names_the_file_that_is_missing(penn_treebank, tmp_path):
     train = written(tmp_path, "ptb.train.txt", "a\n")
-    with pytest.raises(Refused, match=r"data\.path=.*ptb\.valid\.txt does not exist"):
+    with pytest.raises(Refused, match=r"data\.path=.* holds no ptb\.valid\.txt"):
         penn_treebank(tmp_path).read()
     with pytest.raises(Refused, match="is a file: give the folder"):
         penn_treebank(train).read()

@@ -229,6 +229,8 @@ def test_the_history_is_what_was_logged(training):
     assert set(logged) == {
         "train/loss",
         "train/perplexity",
+        "train/epoch_loss",
+        "train/epoch_perplexity",
         "valid/loss",
         "valid/perplexity",
         "grad_norm",
