@@ -27,7 +27,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from unroll.config import CONF, HOME, Config, typed
+from unroll.config import CONF, Config, typed
 from unroll.registry import Refused, build, restore, unknown
 
 FREE_TEXT = {
@@ -74,7 +74,6 @@ def main() -> None:
         return
     words = [spoken(word, sys.argv) for word in sys.argv[1:]]
     sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
-    OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
     status = "FAILED"
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
@@ -144,7 +143,6 @@ def compose(overrides: Iterable[str]) -> Config:
     Raises:
         Refused: as the command line would.
     """
-    OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
     spoken_overrides = [spoken(word, []) for word in overrides]
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
@@ -236,8 +234,7 @@ def _reads_as_meant(word: str, command: list[str]) -> bool:
         return False
     if override.is_sweep_override():
         return "-m" in command or "--multirun" in command
-    value = override.value()
-    return value is None or isinstance(value, list) or not isinstance(value, dict)
+    return not isinstance(override.value(), dict)
 
 
 def group_listing() -> str:

@@ -37,6 +37,8 @@ CONF = CHECKOUT / "conf" if (CHECKOUT / "conf").is_dir() else Path(__file__).par
 HOME = CHECKOUT if (CHECKOUT / "conf").is_dir() else Path.cwd()
 """Where runs, outputs and caches go: the checkout, or where there is none the working folder."""
 
+OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
+
 
 @register("task", "train", builds="unroll.tasks:train")
 @register("task", "sample", builds="unroll.tasks:write")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from unroll.config import CHECKOUT, Config, TaskConfig, fingerprint, flat
-from unroll.data.batching import Batching
+from unroll.data.batching import Batching, WindowIndex
 from unroll.data.config import CorpusConfig, TextFilesConfig
 from unroll.data.corpus import TextFiles
 from unroll.data.text_reader import expand
@@ -363,8 +363,6 @@ def describe(config: Config, encoded: Encoded, batching: Batching) -> None:
     steps = batching.steps(encoded.streams["train"])
     name, rows = config.data.batching.name, config.data.batching.batch_size
     if name == "windows":
-        from unroll.data.batching import WindowIndex
-
         length = config.data.batching.length
         windows = len(WindowIndex(encoded.streams["train"], length))
         say(f"windows: {windows:,} of {length} tokens, {steps:,} batches of {rows} an epoch")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from unroll.report.figures import keep
 from unroll.report.runs import Measured, Record
@@ -94,7 +94,7 @@ def write(path: Path, title: str, facts: Sequence[str], sections: Sequence[Secti
             if isinstance(part, Drawing):
                 keep(part.figure, folder / part.name)
     page = environment.get_template("page.html.j2").render(
-        title=title, facts=facts, sections=sections, folder=folder, escape=escape
+        title=title, facts=facts, sections=sections, folder=folder
     )
     path.write_text(page, encoding="utf-8")
 
