@@ -18,7 +18,7 @@ from unroll.app import explained
 from unroll.config import HOME
 from unroll.registry import Refused, require, unknown
 from unroll.report import page
-from unroll.tasks import git_commit
+from unroll.tasks.run import git_commit
 
 STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY for module in (cells, hidden_size, rnn_improvements)

@@ -12,7 +12,6 @@ from joblib import Parallel, delayed
 
 from unroll.app import compose, dispatch
 from unroll.config import HOME, Config, fingerprint
-from unroll.data.token_stream import encode
 from unroll.registry import build
 from unroll.report.page import Section
 from unroll.report.runs import Record, fetch
@@ -105,10 +104,8 @@ def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
 
 
 def _finished(family: Family, config: Config) -> str | None:
-    encoded = encode(config.data, build("data", config.data))
-    found = finished(
-        family.client, family.experiment, fingerprint(config, encoded.corpus_fingerprint)
-    )
+    corpus: str = build("data", config.data).fingerprint()
+    found = finished(family.client, family.experiment, fingerprint(config, corpus))
     return None if found is None else str(found.info.run_id)
 
 

@@ -74,7 +74,7 @@ REFUSED = {
     "model.hidden_size=3,4": "add -m",
     "data=penn_treebank": "add data.path=",
     "task=sample": "add run=latest",
-    "run=latest": "take task=sample or task=evaluate",
+    "run=latest": "it is what sample, evaluate read",
     "model.bidirectional=true": "data/batching=windows",
     "model.tie_weights=true": "model.embedding_size=256",
     "device=tpu": "unknown device 'tpu'",

@@ -23,12 +23,12 @@ from unroll.generation.config import SamplingConfig
 from unroll.models.config import RecurrentConfig
 from unroll.registry import (
     Refused,
-    register,
     register_schema,
     require,
     require_one_of,
     restore,
 )
+from unroll.tasks.config import TaskConfig
 from unroll.tracking.config import TrackingConfig
 from unroll.training.config import OptimizerConfig, TrainingConfig
 
@@ -37,15 +37,10 @@ CONF = CHECKOUT / "conf" if (CHECKOUT / "conf").is_dir() else Path(__file__).par
 HOME = CHECKOUT if (CHECKOUT / "conf").is_dir() else Path.cwd()
 """Where runs, outputs and caches go: the checkout, or where there is none the working folder."""
 
+NEED_A_RUN = ("sample", "evaluate")
+"""Tasks that read the run named by ``run=``."""
+
 OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
-
-
-@register("task", "train", builds="unroll.tasks:train")
-@register("task", "sample", builds="unroll.tasks:write")
-@register("task", "evaluate", builds="unroll.tasks:evaluate")
-@dataclass(frozen=True)
-class TaskConfig:
-    name: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ class Config:
         require_one_of("device", self.device, ("auto", "cpu", "cuda", "mps"))
         require(self.threads is None or self.threads >= 1, f"threads={self.threads}: at least 1")
         require(0 <= self.seed < 2**63, f"seed={self.seed}: from 0 up to 2^63 - 1")
-        wanted = self.task.name != "train"
+        wanted = self.task.name in NEED_A_RUN
         require(
             not wanted or self.run,
             f"task={self.task.name} needs a trained run: add run=latest, or a run id, a run name, "
@@ -83,7 +78,8 @@ class Config:
         )
         require(
             wanted or self.run is None,
-            f"run={self.run} has no meaning for task=train: take task=sample or task=evaluate",
+            f"run={self.run} has no meaning for task={self.task.name}: it is what "
+            f"{', '.join(NEED_A_RUN)} read",
         )
         if not wanted:
             require(
@@ -142,8 +138,7 @@ def fingerprint(config: Config, corpus_fingerprint: str) -> str:
     values = flat(config)
     places = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.cache")
     kept = {key: value for key, value in values.items() if not key.startswith(places)}
-    for key in ("rerun", "run"):
-        kept.pop(key)
+    kept.pop("rerun")
     recipe = [unroll.__version__, corpus_fingerprint, kept]
     text = json.dumps(recipe, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

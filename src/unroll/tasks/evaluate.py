@@ -1,0 +1,54 @@
+"""Score a split, or a text file, with a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unroll.config import Config
+from unroll.evaluation.perplexity import Score, score
+from unroll.registry import build, require
+from unroll.tasks.config import TaskConfig
+from unroll.tasks.run import Result, require_empty, say, write_result
+from unroll.tasks.trained import load_run
+from unroll.tracking.store import Tracker
+
+
+def evaluate(
+    task: TaskConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
+) -> Result:
+    """Score a split, or a text file, with a trained run."""
+    require_empty(directory)
+    trained = load_run(config.run, config, overrides)
+    encoded = trained.encode(config, overrides)
+    split = "text" if config.evaluation.text else config.evaluation.split
+    require(
+        split in encoded.streams,
+        f"evaluation.split={split}: this run's corpus has no such split, only "
+        f"{', '.join(encoded.streams)}",
+    )
+    found = score(
+        trained.model, encoded.streams[split], config.evaluation, trained.vocabulary.unknown
+    )
+    result: Result = {"task": "evaluate", "run_id": trained.run_id, "protocol": found.protocol}
+    result |= found.figures() | {"tokens_per_second": found.tokens_per_second}
+    tracker: Tracker = build("tracking", config.tracking)
+    if tracker.resume(trained.run_id):
+        tracker.log(
+            {
+                f"{split}/{found.protocol}/{key}": float(value)
+                for key, value in found.figures().items()
+            },
+            trained.step,
+        )
+        tracker.finish()
+    write_result(directory, result)
+    say(f"{split} under {found.protocol}: {figures_line(found)}")
+    return result
+
+
+def figures_line(found: Score) -> str:
+    return (
+        f"perplexity {found.perplexity:.2f}, {found.nats_per_token:.4f} nats a token, "
+        f"{found.bits_per_character:.3f} bits a character, {found.tokens:,} tokens, "
+        f"{100 * found.unknown_rate:.1f}% unknown, {found.tokens_per_second:,.0f} tokens a second"
+    )

@@ -1,0 +1,211 @@
+"""Train a model, score the test split with its best checkpoint, let it write."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unroll.config import Config
+from unroll.data.batching import Batching, WindowIndex
+from unroll.data.token_stream import Encoded, encode
+from unroll.data.vocabulary import SPECIALS
+from unroll.evaluation.perplexity import Score, require_scorable, score
+from unroll.generation.sampler import Samples, sample
+from unroll.models.language_model import LanguageModel
+from unroll.registry import build
+from unroll.tasks.config import TaskConfig
+from unroll.tasks.evaluate import figures_line
+from unroll.tasks.run import RESULT, Result, Run, device, prepare, say
+from unroll.tasks.samples import chosen_prefixes, sample_text, show_samples
+from unroll.tracking import ledger
+from unroll.tracking.store import MLflowTracker, Tracker
+from unroll.training import checkpoint
+from unroll.training.loop import Outcome, Trainer, perplexity
+
+
+def train(
+    task: TaskConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
+) -> Result:
+    """Train a model, score the test split with its best checkpoint, let it write."""
+    run = Run(config, directory, overrides)
+    found = run.finished_before(reuse)
+    if found:
+        return found
+    encoded = encode(config.data, build("data", config.data))
+    batching: Batching = build("data/batching", config.data.batching)
+    describe(config, encoded, batching)
+    prefixes = chosen_prefixes(config, encoded)
+    for split in {"valid", "test"} & set(encoded.streams):
+        require_scorable(encoded.streams[split], config.evaluation, split)
+    prepare(config)
+    model = LanguageModel(config.model, len(encoded.vocabulary)).to(device(config))
+    say(f"model: {config.model.name}, {model.parameter_count:,} parameters")
+    keeper = Keeper(run, model, encoded)
+    trainer = Trainer(
+        model,
+        encoded.streams["train"],
+        batching,
+        config.training,
+        config.optimizer,
+        seed=config.seed,
+        validate=keeper.validator(),
+        save=keeper.save,
+        log=run.tracker,
+        log_every=run.tracker.every,
+    )
+    params = {
+        "model.parameters": model.parameter_count,
+        "data.vocabulary_size": len(encoded.vocabulary),
+    }
+    with run.recorded(params) as tracker:
+        outcome = trainer.fit()
+        if outcome.interrupted:
+            say("interrupted: the checkpoint is kept; scoring what there is")
+            tracker.tag("interrupted", "true")
+        keeper.restore_best()
+        test = keeper.score("test")
+        samples = sample(
+            model,
+            encoded.tokenizer,
+            encoded.vocabulary,
+            prefixes,
+            config.sampling,
+            config.data.batching.length,
+        )
+        result = training_result(run, model, encoded, outcome, test, samples)
+        final = {
+            f"test/{key}": float(value) for key, value in (test.figures() if test else {}).items()
+        }
+        result = run.keep(result, final | {"best_step": float(outcome.best_step)}, outcome.steps)
+        keep_artifacts(tracker, directory, keeper, outcome, samples)
+    show_training(outcome, test, samples)
+    say(f"run {tracker.run_id} ({run.name}): {directory / RESULT}")
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+class Keeper:
+    """Keeps a model's checkpoints in its run directory, and scores it on its corpus."""
+
+    def __init__(self, run: Run, model: LanguageModel, encoded: Encoded) -> None:
+        self.run, self.model, self.encoded, self.config = run, model, encoded, run.config
+        self.folder, self.recorded = run.directory / ledger.CHECKPOINTS, False
+        config = run.config
+        values = asdict(config)
+        for key in ("path", "valid_path", "test_path"):  # found again from any folder
+            if values["data"].get(key):
+                values["data"][key] = os.path.abspath(values["data"][key])
+        self.header: dict[str, Any] = {
+            "config": values,
+            "vocabulary": encoded.vocabulary.to_json(),
+            "tokenizer": encoded.tokenizer.to_json(),
+        }
+
+    def save(self, name: str, step: int) -> None:
+        """Write a checkpoint; with the first one the run can be found by ``run=``."""
+        run_id = self.run.tracker.run_id
+        path = self.folder / f"{name}.safetensors"
+        checkpoint.save(path, self.model, run_id=run_id, step=step, **self.header)
+        if not self.recorded:
+            store = Path(self.config.tracking.directory)
+            ledger.record(store, run_id, self.run.name, self.run.directory)
+            self.recorded = True
+
+    def restore_best(self) -> None:
+        checkpoint.read(self.folder / ledger.BEST).load(self.model)
+
+    def score(self, split: str) -> Score | None:
+        """The split's score, or None where the corpus has no such split."""
+        if split not in self.encoded.streams:
+            return None
+        unknown = self.encoded.vocabulary.unknown
+        return score(self.model, self.encoded.streams[split], self.config.evaluation, unknown)
+
+    def validator(self) -> Any:
+        """What scores the validation split, or None where there is none."""
+        return (lambda: self.score("valid")) if "valid" in self.encoded.streams else None
+
+
+def describe(config: Config, encoded: Encoded, batching: Batching) -> None:
+    """Say what is about to be trained on."""
+    vocabulary = encoded.vocabulary
+    first = vocabulary.tokens[len(SPECIALS) : len(SPECIALS) + 10]
+    listed = ", ".join(
+        f"{token!r} {position}" for position, token in enumerate(first, start=len(SPECIALS))
+    )
+    say(f"vocabulary: {len(vocabulary):,} tokens; the most frequent: {listed}")
+    for split, stream in encoded.streams.items():
+        say(f"{split}: {stream.documents:,} documents, {len(stream):,} tokens")
+    steps = batching.steps(encoded.streams["train"])
+    name, rows = config.data.batching.name, config.data.batching.batch_size
+    if name == "windows":
+        length = config.data.batching.length
+        windows = len(WindowIndex(encoded.streams["train"], length))
+        say(f"windows: {windows:,} of {length} tokens, {steps:,} batches of {rows} an epoch")
+    else:
+        say(f"{name}: {steps:,} batches of {rows} x {config.data.batching.length} an epoch")
+
+
+def training_result(
+    run: Run,
+    model: LanguageModel,
+    encoded: Encoded,
+    outcome: Outcome,
+    test: Score | None,
+    samples: Samples,
+) -> Result:
+    valid = outcome.best_valid
+    return {
+        "config_fingerprint": run.fingerprint,
+        "vocabulary_size": len(encoded.vocabulary),
+        "parameters": model.parameter_count,
+        "epochs": outcome.epochs,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+        "interrupted": outcome.interrupted,
+        "tokens_per_second": outcome.tokens_per_second,
+        "train": {"loss": outcome.train_loss, "perplexity": perplexity(outcome.train_loss)},
+        "valid": None if valid is None else {"loss": valid.nats_per_token} | valid.figures(),
+        "test": None if test is None else test.figures(),
+        "samples": [asdict(item) for item in samples.samples],
+    }
+
+
+def keep_artifacts(
+    tracker: Tracker, directory: Path, keeper: Keeper, outcome: Outcome, samples: Samples
+) -> None:
+    """Config, vocabulary, text and loss curve beside the checkpoints, all of it in the store."""
+    (directory / "config.json").write_text(
+        json.dumps(keeper.header["config"], indent=2, ensure_ascii=False), encoding="utf-8"
+    )
+    (directory / "vocabulary.json").write_text(keeper.header["vocabulary"], encoding="utf-8")
+    (directory / "tokenizer.json").write_text(keeper.header["tokenizer"], encoding="utf-8")
+    (directory / "generated.txt").write_text(sample_text(samples), encoding="utf-8")
+    for name in ("config.json", "generated.txt"):
+        tracker.log_file(directory / name)
+    if isinstance(tracker, MLflowTracker):
+        from unroll.report.figures import loss_curve
+
+        loss_curve(outcome.history, directory / "loss_curve.svg")
+        tracker.log_file(directory / "loss_curve.svg")
+    for name in ("vocabulary.json", "tokenizer.json"):
+        tracker.log_file(directory / name, "model")
+    tracker.log_file(keeper.folder / ledger.BEST, "model")
+    tracker.log_file(keeper.folder / ledger.LAST, "checkpoints")
+
+
+def show_training(outcome: Outcome, test: Score | None, samples: Samples) -> None:
+    say(
+        f"trained: {outcome.steps:,} steps, {outcome.epochs:.2f} epochs, "
+        f"{outcome.tokens_per_second:,.0f} tokens a second, "
+        f"loss {outcome.train_loss:.4f}, perplexity {perplexity(outcome.train_loss):.2f}"
+    )
+    if outcome.best_valid is not None:
+        say(f"valid (best, step {outcome.best_step}): {figures_line(outcome.best_valid)}")
+    if test is not None:
+        say(f"test: {figures_line(test)}")
+    show_samples(samples)

@@ -1,0 +1,99 @@
+"""A run that was trained before, read back from its checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unroll.config import Config
+from unroll.data.config import CorpusConfig, TextFilesConfig
+from unroll.data.corpus import TextFiles
+from unroll.data.text_reader import expand
+from unroll.data.token_stream import Encoded, encode
+from unroll.data.tokenizer import Tokenizer
+from unroll.data.vocabulary import Vocabulary
+from unroll.models.language_model import LanguageModel
+from unroll.registry import Refused, build, require, restore
+from unroll.tasks.run import device, prepare
+from unroll.tracking import ledger
+from unroll.training import checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that was trained before: the model as it was, and what turned text into its ids."""
+
+    run_id: str
+    step: int
+    model: LanguageModel
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+    data: CorpusConfig
+
+    def encode(self, config: Config, overrides: list[str]) -> Encoded:
+        """The text that the command line names, else the run's own corpus, in the run's ids."""
+        if config.evaluation.text is not None:
+            expand(config.evaluation.text, "evaluation.text")
+            text = text_config(config.evaluation.text, self.data, config.data)
+            found = encode(text, TextFiles(text), self.tokenizer, self.vocabulary)
+            return replace(found, streams={"text": found.streams["train"]})
+        named = any(word.startswith("data=") for word in overrides)
+        data = config.data if named else self.data
+        data = replace(data, tokenizer=self.data.tokenizer, cache=config.data.cache)
+        return encode(data, build("data", data), self.tokenizer, self.vocabulary)
+
+
+def load_run(reference: str | None, config: Config, overrides: list[str]) -> Trained:
+    """The run that ``run=`` names, or another reference of that kind.
+
+    Raises:
+        Refused: there is none, its checkpoint is damaged, or the command line asks for a model
+            or tokenizer of its own.
+    """
+    for word in overrides:
+        key = word.lstrip("+").partition("=")[0]
+        require(
+            not key.startswith(("model", "data/tokenizer", "data.tokenizer", "data.vocabulary")),
+            f"{word} has no meaning for task={config.task.name}: model, tokenizer and vocabulary "
+            "come from the run; leave it out",
+        )
+        require(
+            not key.startswith("data.") or key == "data.cache" or "data=" in " ".join(overrides),
+            f"{word} has no meaning without data=: the corpus comes from the run too, unless "
+            "another one is named",
+        )
+    assert reference is not None
+    path = ledger.find_checkpoint(Path(config.tracking.directory), reference)
+    found = checkpoint.read(path)
+    try:
+        model_config = restore("model", found.config["model"])
+        data: CorpusConfig = restore("data", found.config["data"])
+        vocabulary = Vocabulary.from_json(found.vocabulary)
+        tokenizer: Tokenizer = build("data/tokenizer", data.tokenizer)
+        tokenizer.restore(found.tokenizer)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused(f"checkpoint {path} is damaged, or of another version: {error}") from error
+    prepare(config)
+    model = LanguageModel(model_config, len(vocabulary))
+    found.load(model)
+    model.to(device(config))
+    return Trained(found.run_id, found.step, model, tokenizer, vocabulary, data)
+
+
+def text_config(path: str, trained: CorpusConfig, given: CorpusConfig) -> TextFilesConfig:
+    """A corpus of one text, to score whole. Where the run ends documents with ``<eos>``, a line
+    of the text is a document; else the file is one."""
+    shared = {
+        key: getattr(trained, key) for key in CorpusConfig.__dataclass_fields__ if key != "name"
+    }
+    shared |= {"cache": given.cache, "limit": None, "valid_fraction": 0.0, "test_fraction": 0.0}
+    return TextFilesConfig(
+        name="text_files",
+        path=path,
+        valid_path=None,
+        test_path=None,
+        document="line" if trained.append_eos else "file",
+        encoding=getattr(given, "encoding", "utf-8"),
+        text_column=getattr(given, "text_column", "text"),
+        **shared,
+    )
