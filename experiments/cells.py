@@ -11,7 +11,7 @@ CELLS = ("rnn", "lstm", "gru")
 SEEDS = (1, 2, 3)
 
 
-def draw(results: Results) -> Section:
+def draw(results: Results) -> list[Section]:
     test = {cell: measured(results[cell], "test/perplexity") for cell in CELLS}
     ranked = sorted(CELLS, key=lambda cell: test[cell].mean)
     best, worst = ranked[0], ranked[-1]
@@ -46,13 +46,15 @@ def draw(results: Results) -> Section:
             number(_parameters(results, "lstm"), test["lstm"].runs, ",.0f"),
         ),
     ]
-    return Section(
-        "cells",
-        "RNN, LSTM and GRU",
-        "Which cell models news text best at the same widths, and at what cost?",
-        answer,
-        [_curves(results), _spread(results), _table(results), _texts(results)],
-    )
+    return [
+        Section(
+            "cells",
+            "RNN, LSTM and GRU",
+            "Which cell models news text best at the same widths, and at what cost?",
+            answer,
+            [_curves(results), _spread(results), _table(results), _texts(results)],
+        )
+    ]
 
 
 def _parameters(results: Results, cell: str) -> float:

@@ -15,7 +15,7 @@ def label(cell: str, size: int) -> str:
     return f"{cell} {size}"
 
 
-def draw(results: Results) -> Section:
+def draw(results: Results) -> list[Section]:
     grid = {(cell, size): results[label(cell, size)][0] for cell in CELLS for size in SIZES}
     best = min(grid, key=lambda key: _perplexity(grid[key]))
     answer = [
@@ -42,14 +42,16 @@ def draw(results: Results) -> Section:
                 SIZES[-1],
             )
         )
-    return Section(
-        "hidden_size",
-        "Hidden size",
-        "How does perplexity fall with width, and is a wider cell or a better cell worth more "
-        "parameters?",
-        answer,
-        [_lines(grid), _heat_map(grid), _table(grid)],
-    )
+    return [
+        Section(
+            "hidden_size",
+            "Hidden size",
+            "How does perplexity fall with width, and is a wider cell or a better cell worth more "
+            "parameters?",
+            answer,
+            [_lines(grid), _heat_map(grid), _table(grid)],
+        )
+    ]
 
 
 def _perplexity(record: Record) -> float:

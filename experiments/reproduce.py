@@ -58,10 +58,16 @@ def reproduce(words: list[str], chosen: list[str]) -> None:
         require(parallel >= 1, f"JOBS={parallel}: at least 1")
     except ValueError as error:
         raise Refused(f"JOBS={os.environ['JOBS']}: a number of jobs") from error
-    sections = []
+    sections: list[page.Section] = []
+    absent: list[page.Absent] = []
     for name in chosen or STUDIES:
+        missing = STUDIES[name].missing()
+        if missing:
+            absent.append(page.Absent(name, f"needs a corpus: make reproduce {missing}"))
+            print(f"study {name}: skipped, {absent[-1].reason}", flush=True)
+            continue
         print(f"study {name}: {len(STUDIES[name].jobs)} runs", flush=True)
-        sections.append(run(STUDIES[name], extra, parallel, rerun).section())
+        sections += run(STUDIES[name], extra, parallel, rerun).sections()
     report = HOME / "report" / "index.html"
     report.parent.mkdir(exist_ok=True)
     facts = [
@@ -70,7 +76,7 @@ def reproduce(words: list[str], chosen: list[str]) -> None:
         "corpus: " + (" ".join(extra) or "data=lee_news (300 + 50 news articles)"),
         "every number leads to the run it comes from",
     ]
-    page.write(report, "RNN, LSTM and GRU compared", facts, sections)
+    page.write(report, "RNN, LSTM and GRU compared", facts, sections, absent)
     print(f"report: {report} ({time.monotonic() - start:.0f} s)")
 
 

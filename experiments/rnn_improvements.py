@@ -46,7 +46,7 @@ EXPLAINED = {
 }
 
 
-def draw(results: Results) -> Section:
+def draw(results: Results) -> list[Section]:
     key = "test/perplexity"
     base = measured(results[BASELINE], key)
     found = {name: measured(results[name], key) for name in (*CHANGES, ALL)}
@@ -78,21 +78,23 @@ def draw(results: Results) -> Section:
                 STEPS,
             )
         )
-    return Section(
-        "rnn_improvements",
-        "Improving the RNN",
-        "Question 10: if it must be the RNN, what in the lab's code can be improved?",
-        answer,
-        [
-            _bars(results, ranked),
-            Table(
-                ["change", "what it is", "test perplexity", "against the lab's"],
-                rows,
-                f"Mean ± standard deviation over {len(SEEDS)} seeds.",
-            ),
-            _curves(results, ranked),
-        ],
-    )
+    return [
+        Section(
+            "rnn_improvements",
+            "Improving the RNN",
+            "Question 10: if it must be the RNN, what in the lab's code can be improved?",
+            answer,
+            [
+                _bars(results, ranked),
+                Table(
+                    ["change", "what it is", "test perplexity", "against the lab's"],
+                    rows,
+                    f"Mean ± standard deviation over {len(SEEDS)} seeds.",
+                ),
+                _curves(results, ranked),
+            ],
+        )
+    ]
 
 
 def _bars(results: Results, ranked: list[str]) -> Drawing:

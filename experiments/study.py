@@ -1,21 +1,27 @@
-"""A study: a question, the runs that answer it, and how its section of the report is drawn."""
+"""A study: the runs that answer a question, and how its sections of the report are drawn."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from joblib import Parallel, delayed
 
+import unroll
 from unroll.app import compose, dispatch
-from unroll.config import HOME, Config, fingerprint
+from unroll.config import CONF, HOME, Config, fingerprint, restored
 from unroll.registry import build
 from unroll.report.page import Section
 from unroll.report.runs import Record, fetch
 from unroll.tracking.config import MLflowConfig
+from unroll.tracking.ledger import write_atomically
 from unroll.tracking.store import Family, finished
 
 
@@ -37,7 +43,32 @@ class Study:
 
     name: str
     jobs: tuple[Job, ...]
-    draw: Callable[[Results], Section]
+    draw: Callable[[Results], list[Section]]
+    then: Callable[[Results], tuple[Job, ...]] | None = None
+    """Jobs that read the runs of the first ones."""
+    own_data: bool = False
+    """Whether the study brings its own data, so that overrides meant for others leave it alone."""
+    corpus: str | None = None
+    """The corpus without which the study is skipped: an option of ``data``. Its place is given
+    by the environment variable of that name in capitals."""
+
+    def missing(self) -> str | None:
+        """How to give the corpus that is not given, or None where nothing is missing."""
+        if self.corpus is None or os.environ.get(self.corpus.upper()):
+            return None
+        return f"{self.corpus.upper()}=PATH"
+
+    def words(self, extra: Sequence[str]) -> list[str]:
+        """The overrides that every job gets, out of those that the command gave."""
+        if self.corpus is None and not self.own_data:
+            return list(extra)
+        places = [word for word in extra if word.startswith(PLACES)]
+        path = "" if self.corpus is None else os.environ[self.corpus.upper()]
+        return [*places, f"data.path={path}"] if path else places
+
+
+PLACES = ("tracking.", "data.cache=")
+"""Overrides that say where things are kept, not what is run."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +78,14 @@ class Done:
     study: Study
     results: Results
 
-    def section(self) -> Section:
-        """The section of the report, with the runs listed behind it."""
-        section = self.study.draw(self.results)
-        section.jobs = [
-            (label, record) for label, records in self.results.items() for record in records
-        ]
-        return section
+    def sections(self) -> list[Section]:
+        """The sections of the report, with the runs listed behind them."""
+        sections = self.study.draw(self.results)
+        for section in sections:
+            section.jobs = [
+                (label, record) for label, records in self.results.items() for record in records
+            ]
+        return sections
 
 
 def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
@@ -66,41 +98,79 @@ def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
         Refused: a job cannot be run as asked.
         RuntimeError: a job failed.
     """
-    jobs = tuple(replace(job, overrides=(*job.overrides, *extra)) for job in study.jobs)
-    configs = [compose([*job.overrides, "threads=1"]) for job in jobs]
-    tracking = configs[0].tracking
+    words = study.words(extra)
+    tracking = composed([*study.jobs[0].overrides, *words]).tracking
     assert isinstance(tracking, MLflowConfig)
     family = Family.start(tracking, f"study {study.name}", {"study": study.name})
     status = "FAILED"
     try:
-        ids = [None if rerun else _finished(family, config) for config in configs]
-        todo = [index for index, found in enumerate(ids) if found is None]
-        for index, found in enumerate(ids):
-            if found is not None:
-                family.client.set_tag(family.run_id, f"reused.{found}", "true")
-                print(
-                    f"  {study.name}: {jobs[index].label} has finished before: {found}", flush=True
-                )
-        start = time.monotonic()
-        fresh = Parallel(n_jobs=parallel, return_as="generator")(
-            delayed(_run)(study.name, index, jobs[index], family.run_id) for index in todo
-        )
-        for done, (index, run_id) in enumerate(zip(todo, fresh, strict=True), start=1):
-            ids[index] = run_id
-            print(
-                f"  {study.name}: {done}/{len(todo)} {jobs[index].label} "
-                f"({time.monotonic() - start:.0f} s)",
-                flush=True,
-            )
-        records = fetch(family.client, [run_id for run_id in ids if run_id is not None])
+        results = _carry_out(study.name, study.jobs, words, family, parallel, rerun)
+        if study.then is not None:
+            later = study.then(results)
+            results |= _carry_out(study.name, later, words, family, parallel, rerun)
         status = "FINISHED"
     finally:
         family.finish(status)
+    return Done(study, results)
+
+
+def _carry_out(
+    study: str,
+    jobs: Sequence[Job],
+    words: Sequence[str],
+    family: Family,
+    parallel: int,
+    rerun: bool,
+) -> Results:
+    jobs = [replace(job, overrides=(*job.overrides, *words)) for job in jobs]
+    ids = [None if rerun else _finished(family, composed(job.overrides)) for job in jobs]
+    todo = [index for index, found in enumerate(ids) if found is None]
+    for found in filter(None, ids):
+        family.client.set_tag(family.run_id, f"reused.{found}", "true")
+    if len(todo) < len(jobs):
+        print(f"  {study}: {len(jobs) - len(todo)} of {len(jobs)} have finished before", flush=True)
+    start = time.monotonic()
+    fresh = Parallel(n_jobs=parallel, return_as="generator")(
+        delayed(_run)(study, index, jobs[index], family.run_id) for index in todo
+    )
+    for done, (index, run_id) in enumerate(zip(todo, fresh, strict=True), start=1):
+        ids[index] = run_id
+        print(
+            f"  {study}: {done}/{len(todo)} {jobs[index].label} ({time.monotonic() - start:.0f} s)",
+            flush=True,
+        )
+    records = fetch(family.client, [run_id for run_id in ids if run_id is not None])
     results: Results = {}
     for job, run_id in zip(jobs, ids, strict=True):
         assert run_id is not None
         results.setdefault(job.label, []).append(records[run_id])
-    return Done(study, results)
+    return results
+
+
+def composed(words: Sequence[str]) -> Config:
+    """The config of a job, remembered on disk: Hydra takes a third of a second for each, and a
+    report is made of more than a hundred.
+
+    Raises:
+        Refused: as the command line would.
+    """
+    recipe = repr((list(words), str(HOME), _schema())).encode()
+    digest = hashlib.blake2b(recipe, digest_size=16)
+    place = HOME / ".cache" / "composed" / f"{digest.hexdigest()}.json"
+    if place.is_file():
+        return restored(json.loads(place.read_text(encoding="utf-8")))
+    config = compose([*words, "threads=1"])
+    write_atomically(place, json.dumps(asdict(config)))
+    return config
+
+
+@functools.cache
+def _schema() -> str:
+    """A hash of everything that says what words mean."""
+    digest = hashlib.blake2b()
+    for path in sorted([*CONF.rglob("*.yaml"), *Path(unroll.__file__).parent.rglob("config.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _finished(family: Family, config: Config) -> str | None:

@@ -112,6 +112,15 @@ def typed(composed: DictConfig) -> Config:
         key = error.full_key
         raise Refused(f"{key} is missing: this choice needs it, so add {key}=...") from error
     assert isinstance(values, dict)
+    return restored(values)
+
+
+def restored(values: dict[Any, Any]) -> Config:
+    """The config with these values, nested configs as nested dicts.
+
+    Raises:
+        Refused: a value is out of its range.
+    """
     return Config(
         **{
             key: restore(key, values[key]) if isinstance(values[key], dict) else values[key]

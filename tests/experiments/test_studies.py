@@ -47,7 +47,7 @@ def test_a_study_runs_once_and_draws_every_number_from_its_runs(tmp_path: Path) 
     ids = [record.run_id for records in first.results.values() for record in records]
     assert len(set(ids)) == 6
     assert ids == [record.run_id for records in again.results.values() for record in records]
-    page.write(tmp_path / "index.html", "Title", [], [again.section()])
+    page.write(tmp_path / "index.html", "Title", [], again.sections())
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert set(re.findall(r'href="#run-(\w+)"', text)) <= set(ids)
     best = min(

@@ -41,6 +41,20 @@ class Text:
 
 
 @dataclass
+class Published:
+    """A figure of a seed document beside ours."""
+
+    figure: str
+    """What was measured."""
+    source: str
+    """The document that gives it."""
+    published: str
+    measured: Any
+    remark: str = ""
+    """Why the two differ, where they do."""
+
+
+@dataclass
 class Section:
     """A question and its answer."""
 
@@ -49,8 +63,19 @@ class Section:
     question: str
     answer: list[Markup]
     parts: list[Drawing | Table | Text]
+    lab: int | None = None
+    """The number of the lab's question that it answers."""
+    published: list[Published] = field(default_factory=list)
     jobs: list[tuple[str, Record]] = field(default_factory=list)
     """What was run: labels and runs."""
+
+
+@dataclass
+class Absent:
+    """A study that has no section, and why."""
+
+    name: str
+    reason: str
 
 
 def linked(text: str, runs: Sequence[str]) -> Markup:
@@ -78,8 +103,17 @@ def sentence(template: str, *values: Any) -> Markup:
     return Markup(template).format(*values)
 
 
-def write(path: Path, title: str, facts: Sequence[str], sections: Sequence[Section]) -> None:
-    """Write the page to ``path`` and its figures, SVG and PNG, into ``figures`` beside it."""
+def write(
+    path: Path,
+    title: str,
+    facts: Sequence[str],
+    sections: Sequence[Section],
+    absent: Sequence[Absent] = (),
+) -> None:
+    """Write the page to ``path`` and its figures, SVG and PNG, into ``figures`` beside it.
+
+    The lab's questions come first, in their order; then every other section as it was given.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -93,8 +127,20 @@ def write(path: Path, title: str, facts: Sequence[str], sections: Sequence[Secti
         for part in section.parts:
             if isinstance(part, Drawing):
                 keep(part.figure, folder / part.name)
+    asked = sorted(
+        (section for section in sections if section.lab is not None),
+        key=lambda section: section.lab or 0,
+    )
     page = environment.get_template("page.html.j2").render(
-        title=title, facts=facts, sections=sections, folder=folder
+        title=title,
+        facts=facts,
+        parts=[
+            ("The lab's questions", asked),
+            ("Further studies", [section for section in sections if section.lab is None]),
+        ],
+        published=[(section, row) for section in sections for row in section.published],
+        absent=absent,
+        folder=folder,
     )
     path.write_text(page, encoding="utf-8")
 
