@@ -11,7 +11,18 @@ import platform
 import sys
 import time
 
-from experiments import cells, hidden_size, rnn_improvements
+from experiments import (
+    cells,
+    character_rnn,
+    gates,
+    hidden_size,
+    indices,
+    rnn_improvements,
+    shuffling,
+    tokens,
+    training_curves,
+    width_and_batch,
+)
 from experiments.study import Study, run
 from unroll import __version__
 from unroll.app import explained
@@ -21,7 +32,20 @@ from unroll.report import page
 from unroll.tasks.run import git_commit
 
 STUDIES: dict[str, Study] = {
-    module.STUDY.name: module.STUDY for module in (cells, hidden_size, rnn_improvements)
+    study.name: study
+    for study in (
+        tokens.STUDY,
+        indices.STUDY,
+        shuffling.STUDY,
+        cells.STUDY,
+        training_curves.STUDY,
+        gates.STUDY,
+        rnn_improvements.STUDY,
+        hidden_size.STUDY,
+        width_and_batch.STUDY,
+        character_rnn.LYRICS_STUDY,
+        character_rnn.TIME_MACHINE_STUDY,
+    )
 }
 
 

@@ -82,7 +82,7 @@ def draw(results: Results) -> list[Section]:
         Section(
             "rnn_improvements",
             "Improving the RNN",
-            "Question 10: if it must be the RNN, what in the lab's code can be improved?",
+            "If it must be the RNN, what in the lab's code can be improved?",
             answer,
             [
                 _bars(results, ranked),
@@ -93,6 +93,7 @@ def draw(results: Results) -> list[Section]:
                 ),
                 _curves(results, ranked),
             ],
+            lab=10,
         )
     ]
 

@@ -52,6 +52,9 @@ class Study:
     """The corpus without which the study is skipped: an option of ``data``. Its place is given
     by the environment variable of that name in capitals."""
 
+    alone: bool = False
+    """Whether its jobs run one at a time, because they measure time."""
+
     def missing(self) -> str | None:
         """How to give the corpus that is not given, or None where nothing is missing."""
         if self.corpus is None or os.environ.get(self.corpus.upper()):
@@ -99,6 +102,7 @@ def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
         RuntimeError: a job failed.
     """
     words = study.words(extra)
+    parallel = 1 if study.alone else parallel
     tracking = composed([*study.jobs[0].overrides, *words]).tracking
     assert isinstance(tracking, MLflowConfig)
     family = Family.start(tracking, f"study {study.name}", {"study": study.name})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +64,13 @@ class Measured:
 
 def measured(records: Sequence[Record], key: str) -> Measured:
     """A metric over repeated runs."""
+    return derived(records, lambda record: record.metric(key))
+
+
+def derived(records: Sequence[Record], measure: Callable[[Record], float]) -> Measured:
+    """What ``measure`` makes of each of repeated runs."""
     return Measured(
-        tuple(record.metric(key) for record in records), tuple(record.run_id for record in records)
+        tuple(measure(record) for record in records), tuple(record.run_id for record in records)
     )
 
 

@@ -165,6 +165,7 @@ def training_result(
         "parameters": model.parameter_count,
         "epochs": outcome.epochs,
         "steps": outcome.steps,
+        "tokens": outcome.tokens,
         "best_step": outcome.best_step,
         "interrupted": outcome.interrupted,
         "tokens_per_second": outcome.tokens_per_second,
