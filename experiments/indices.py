@@ -7,7 +7,7 @@ from experiments.cells import SEEDS
 from experiments.study import Job, Results, Study
 from unroll.report.figures import named, new, style
 from unroll.report.page import Drawing, Section, Table, number, sentence, shown
-from unroll.report.runs import Record, measured
+from unroll.report.runs import Record, derived, measured
 
 STEPS = 60
 INPUTS = {
@@ -68,9 +68,7 @@ def _table(results: Results) -> Table:
     rows = [
         [
             name,
-            number(
-                float(results[name][0].params["model.parameters"]), _runs(results, name), ",.0f"
-            ),
+            shown(derived(results[name], _parameters), ",.0f"),
             shown(measured(results[name], "tokens_per_second"), ",.0f"),
             shown(measured(results[name], "test/perplexity")),
         ]
