@@ -94,10 +94,10 @@ STUDY = Study(
                 *words,
                 f"seed={seed}",
             ),
+            alone=True,
         )
         for name, words in INPUTS.items()
         for seed in SEEDS
     ),
     draw,
-    alone=True,
 )

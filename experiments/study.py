@@ -31,6 +31,13 @@ class Job:
 
     label: str
     overrides: tuple[str, ...]
+    alone: bool = False
+    """Whether it measures time, so that no other job may run beside it."""
+
+    @property
+    def reads_runs(self) -> bool:
+        """Whether model and data come from runs that have been made."""
+        return any(word.startswith(("run=", "task.runs=")) for word in self.overrides)
 
 
 Results = dict[str, list[Record]]
@@ -52,9 +59,6 @@ class Study:
     """The corpus without which the study is skipped: an option of ``data``. Its place is given
     by the environment variable of that name in capitals."""
 
-    alone: bool = False
-    """Whether its jobs run one at a time, because they measure time."""
-
     def missing(self) -> str | None:
         """How to give the corpus that is not given, or None where nothing is missing."""
         if self.corpus is None or os.environ.get(self.corpus.upper()):
@@ -65,13 +69,13 @@ class Study:
         """The overrides that every job gets, out of those that the command gave."""
         if self.corpus is None and not self.own_data:
             return list(extra)
-        places = [word for word in extra if word.startswith(PLACES)]
-        path = "" if self.corpus is None else os.environ[self.corpus.upper()]
-        return [*places, f"data.path={path}"] if path else places
+        path = [] if self.corpus is None else [f"data.path={os.environ[self.corpus.upper()]}"]
+        return [*_places(extra), *path]
 
 
-PLACES = ("tracking.", "data.cache=")
-"""Overrides that say where things are kept, not what is run."""
+def _places(words: Sequence[str]) -> list[str]:
+    """The overrides that say where things are kept, not what is run."""
+    return [word for word in words if word.startswith(("tracking.", "data.cache="))]
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,6 @@ def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
         RuntimeError: a job failed.
     """
     words = study.words(extra)
-    parallel = 1 if study.alone else parallel
     tracking = composed([*study.jobs[0].overrides, *words]).tracking
     assert isinstance(tracking, MLflowConfig)
     family = Family.start(tracking, f"study {study.name}", {"study": study.name})
@@ -126,23 +129,27 @@ def _carry_out(
     parallel: int,
     rerun: bool,
 ) -> Results:
-    jobs = [replace(job, overrides=(*job.overrides, *words)) for job in jobs]
+    jobs = [
+        replace(job, overrides=(*job.overrides, *(_places(words) if job.reads_runs else words)))
+        for job in jobs
+    ]
     ids = [None if rerun else _finished(family, composed(job.overrides)) for job in jobs]
-    todo = [index for index, found in enumerate(ids) if found is None]
     for found in filter(None, ids):
         family.client.set_tag(family.run_id, f"reused.{found}", "true")
-    if len(todo) < len(jobs):
-        print(f"  {study}: {len(jobs) - len(todo)} of {len(jobs)} have finished before", flush=True)
+    if any(ids):
+        print(f"  {study}: {len(ids) - ids.count(None)} of {len(ids)} are there", flush=True)
     start = time.monotonic()
-    fresh = Parallel(n_jobs=parallel, return_as="generator")(
-        delayed(_run)(study, index, jobs[index], family.run_id) for index in todo
-    )
-    for done, (index, run_id) in enumerate(zip(todo, fresh, strict=True), start=1):
-        ids[index] = run_id
-        print(
-            f"  {study}: {done}/{len(todo)} {jobs[index].label} ({time.monotonic() - start:.0f} s)",
-            flush=True,
+    for alone in (False, True):
+        todo = [
+            index for index, found in enumerate(ids) if not found and jobs[index].alone == alone
+        ]
+        fresh = Parallel(n_jobs=1 if alone else parallel, return_as="generator")(
+            delayed(_run)(study, index, jobs[index], family.run_id) for index in todo
         )
+        for index, run_id in zip(todo, fresh, strict=True):
+            ids[index] = run_id
+            spent = time.monotonic() - start
+            print(f"  {study}: {jobs[index].label} ({spent:.0f} s)", flush=True)
     records = fetch(family.client, [run_id for run_id in ids if run_id is not None])
     results: Results = {}
     for job, run_id in zip(jobs, ids, strict=True):

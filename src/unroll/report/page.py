@@ -87,7 +87,8 @@ def linked(text: str, runs: Sequence[str]) -> Markup:
 
 def number(value: float, runs: Sequence[str], form: str = ".1f") -> Markup:
     """A number that leads to its runs."""
-    return linked("-" if math.isnan(value) else format(value, form), runs)
+    text = "-" if math.isnan(value) else "∞" if math.isinf(value) else format(value, form)
+    return linked(text, runs)
 
 
 def shown(measure: Measured, form: str = ".1f") -> Markup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,10 @@ class Record:
         self.seconds = (ended - run.info.start_time) / 1000
 
     def metric(self, key: str) -> float:
-        """The last value of a metric; nan where the run has none."""
-        value = self._run.data.metrics.get(key, math.nan)
-        return float(value)
+        """The last value of a metric; nan where the run has none. What was infinite is so
+        again: the store keeps the largest float in its place."""
+        value = float(self._run.data.metrics.get(key, math.nan))
+        return math.inf if value == sys.float_info.max else value
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         """All points of a metric, ``(optimizer step, value)``."""
