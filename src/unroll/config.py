@@ -20,7 +20,7 @@ import unroll
 from unroll.data.config import CorpusConfig
 from unroll.evaluation.config import EvaluationConfig
 from unroll.generation.config import SamplingConfig
-from unroll.models.config import RecurrentConfig
+from unroll.models.config import ModelConfig, RecurrentConfig
 from unroll.registry import (
     Refused,
     register,
@@ -55,7 +55,7 @@ class Config:
     task: TaskConfig
     training: TrainingConfig  # first of those that others refer to, so that it is named if wrong
     data: CorpusConfig
-    model: RecurrentConfig
+    model: ModelConfig
     optimizer: OptimizerConfig
     evaluation: EvaluationConfig
     sampling: SamplingConfig
@@ -85,7 +85,7 @@ class Config:
             wanted or self.run is None,
             f"run={self.run} has no meaning for task=train: take task=sample or task=evaluate",
         )
-        if not wanted:
+        if not wanted and isinstance(self.model, RecurrentConfig):
             require(
                 not self.model.bidirectional or self.data.batching.name == "windows",
                 f"model.bidirectional=true with data/batching={self.data.batching.name} would "
