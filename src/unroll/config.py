@@ -20,7 +20,7 @@ import unroll
 from unroll.data.config import CorpusConfig
 from unroll.evaluation.config import EvaluationConfig
 from unroll.generation.config import SamplingConfig
-from unroll.models.config import RecurrentConfig
+from unroll.models.config import ModelConfig, RecurrentConfig
 from unroll.registry import (
     Refused,
     register_schema,
@@ -50,7 +50,7 @@ class Config:
     task: TaskConfig
     training: TrainingConfig  # first of those that others refer to, so that it is named if wrong
     data: CorpusConfig
-    model: RecurrentConfig
+    model: ModelConfig
     optimizer: OptimizerConfig
     evaluation: EvaluationConfig
     sampling: SamplingConfig
@@ -81,7 +81,7 @@ class Config:
             f"run={self.run} has no meaning for task={self.task.name}: it is what "
             f"{', '.join(NEED_A_RUN)} read",
         )
-        if not wanted:
+        if not wanted and isinstance(self.model, RecurrentConfig):
             require(
                 not self.model.bidirectional or self.data.batching.name == "windows",
                 f"model.bidirectional=true with data/batching={self.data.batching.name} would "

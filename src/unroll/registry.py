@@ -80,15 +80,24 @@ def names(group: str) -> list[str]:
     return sorted(name for known, name in _targets if known == group)
 
 
+def target(group: str, name: str) -> Any:
+    """The class that ``name`` names in ``group``.
+
+    Raises:
+        Refused: the name is not registered.
+    """
+    require((group, name) in _targets, unknown(group, str(name), names(group)))
+    module, _, attribute = _targets[group, name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def build(group: str, config: Any, *arguments: Any, **keywords: Any) -> Any:
     """Build what ``config.name`` names in ``group``: ``Class(config, *arguments, **keywords)``.
 
     Raises:
         Refused: the name is not registered.
     """
-    require((group, config.name) in _targets, unknown(group, str(config.name), names(group)))
-    module, _, attribute = _targets[group, config.name].partition(":")
-    return getattr(importlib.import_module(module), attribute)(config, *arguments, **keywords)
+    return target(group, config.name)(config, *arguments, **keywords)
 
 
 def restore(group: str, values: dict[str, Any]) -> Any:

@@ -24,7 +24,7 @@ from torch import Tensor
 from unroll.data.batching import IGNORE, Batch, WindowIndex, last_target_only, shifted
 from unroll.data.token_stream import Offsets, TokenStream
 from unroll.evaluation.config import EvaluationConfig
-from unroll.models.language_model import LanguageModel
+from unroll.models.model import Model
 from unroll.registry import require
 
 STEPS_AT_ONCE = 1024
@@ -80,9 +80,7 @@ class Score:
         }
 
 
-def score(
-    model: LanguageModel, stream: TokenStream, config: EvaluationConfig, unknown: int
-) -> Score:
+def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: int) -> Score:
     """Score a token stream under ``config.protocol``.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import Vocabulary
 from unroll.generation.config import SamplingConfig
-from unroll.models.language_model import LanguageModel
+from unroll.models.model import Model
 from unroll.registry import require
 
 
@@ -34,7 +34,7 @@ class Samples:
 
 
 def sample(
-    model: LanguageModel,
+    model: Model,
     tokenizer: Tokenizer,
     vocabulary: Vocabulary,
     prefixes: Sequence[str],
@@ -95,7 +95,7 @@ def encode_prefixes(
 
 
 def _continue(
-    model: LanguageModel,
+    model: Model,
     prefix: Tensor,
     config: SamplingConfig,
     stop: int | None,

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from unroll.registry import register, require, require_one_of
 
 LANGUAGE_MODEL = "unroll.models.language_model:LanguageModel"
+TRAINER = "unroll.training.loop:Trainer"
+SMOOTHINGS = ("kneser_ney", "laplace", "none")
 
 
 @dataclass(frozen=True)
-class RecurrentConfig:
-    """What the three cells share."""
+class ModelConfig:
+    """What every model has; ``name`` also names its learner, which fits it to a text."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class RecurrentConfig(ModelConfig):
+    """What the three cells share."""
+
     implementation: str
     """library: PyTorch's own module; scratch: the equations written out, slower and the same."""
     embedding_size: int
@@ -56,6 +65,7 @@ class RecurrentConfig:
 
 
 @register("model", "rnn", builds=LANGUAGE_MODEL)
+@register("learner", "rnn", builds=TRAINER)
 @register("cell/library", "rnn", builds="unroll.models.recurrent:RNN")
 @register("cell/scratch", "rnn", builds="unroll.models.scratch:ScratchRNN")
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ class RNNConfig(RecurrentConfig):
 
 
 @register("model", "lstm", builds=LANGUAGE_MODEL)
+@register("learner", "lstm", builds=TRAINER)
 @register("cell/library", "lstm", builds="unroll.models.recurrent:LSTM")
 @register("cell/scratch", "lstm", builds="unroll.models.scratch:ScratchLSTM")
 @dataclass(frozen=True)
@@ -81,8 +92,32 @@ class LSTMConfig(RecurrentConfig):
 
 
 @register("model", "gru", builds=LANGUAGE_MODEL)
+@register("learner", "gru", builds=TRAINER)
 @register("cell/library", "gru", builds="unroll.models.recurrent:GRU")
 @register("cell/scratch", "gru", builds="unroll.models.scratch:ScratchGRU")
 @dataclass(frozen=True)
 class GRUConfig(RecurrentConfig):
     """The gated recurrent unit (Cho et al. 2014)."""
+
+
+@register("model", "ngram", builds="unroll.models.ngram:NGramModel")
+@register("learner", "ngram", builds="unroll.training.counting:Counting")
+@dataclass(frozen=True)
+class NGramConfig(ModelConfig):
+    """Counted n-grams."""
+
+    order: int
+    """Words of an n-gram: the predicted one and those before it that are looked at."""
+    smoothing: str
+    """kneser_ney: interpolated modified Kneser-Ney; laplace: the formula of d2l 8.3.1; none."""
+    mass: float
+    """What laplace adds to the count of every context."""
+
+    def __post_init__(self) -> None:
+        require(self.order >= 1, f"model.order={self.order}: at least 1")
+        require_one_of("model.smoothing", self.smoothing, SMOOTHINGS)
+        require(
+            self.smoothing != "laplace" or (self.mass > 0 and math.isfinite(self.mass)),
+            f"model.mass={self.mass}: laplace smoothing needs one above 0 and finite (to count "
+            "without smoothing, take model.smoothing=none)",
+        )

@@ -1,0 +1,47 @@
+"""What scoring and sampling ask of a model, however it came by its probabilities."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Softmax(Protocol):
+    """Hidden vectors to probabilities of the next token."""
+
+    def nats(self, hidden: Tensor, targets: Tensor) -> float:
+        """Sum of ``-log p(target)`` of ``targets (n,)`` given ``hidden (n, width)``."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``(..., width)`` to ``(..., vocabulary)``."""
+
+
+class Model(Protocol):
+    """Reads ids with a state, and gives a hidden vector for each; both mean something only to
+    the model itself."""
+
+    training: bool
+
+    @property
+    def softmax(self) -> Softmax: ...
+
+    @property
+    def reads_ahead(self) -> bool: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Ids ``(batch, time)`` and a state to hidden ``(batch, time, width)`` and the next."""
+
+    def initial_state(self, batch: int) -> Any:
+        """The state before the first token, for ``batch`` rows."""
+
+    def select(self, state: Any, rows: Tensor) -> Any:
+        """The state of these rows."""
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def eval(self) -> Any: ...

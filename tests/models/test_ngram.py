@@ -1,0 +1,374 @@
+"""Counted n-grams, against the formulas written out over dicts and against published figures."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import replace
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unroll.app import compose
+from unroll.data.token_stream import TokenStream, encode
+from unroll.data.tokenizer import WordTokenizer
+from unroll.data.vocabulary import SPECIALS, Vocabulary
+from unroll.evaluation import perplexity
+from unroll.evaluation.perplexity import score
+from unroll.generation.sampler import sample
+from unroll.models.config import NGramConfig
+from unroll.models.ngram import NOTHING, NGramModel
+from unroll.models.smoothing import SMOOTHINGS, discounts_of
+from unroll.registry import Refused, build
+from unroll.training import checkpoint
+
+VOCABULARY = 5
+texts = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=60)
+orders = st.integers(1, 4)
+smoothings = st.sampled_from(sorted(SMOOTHINGS))
+Words = tuple[int, ...]
+
+
+def model_of(
+    text: list[int], order: int, smoothing: str, vocabulary: int = VOCABULARY, mass: float = 0.7
+) -> NGramModel:
+    config = NGramConfig("ngram", order, smoothing, mass)
+    made = build("model", config, vocabulary)
+    made.count(np.array(text, dtype=np.int32))
+    return made
+
+
+def zipfian(length: int = 1500, vocabulary: int = 12) -> list[int]:
+    """A text with n-grams enough of every frequency for all discounts to be estimated."""
+    falling = 1 / np.arange(1, vocabulary + 1) ** 1.5
+    generator = np.random.default_rng(4)
+    return generator.choice(vocabulary, length, p=falling / falling.sum()).tolist()
+
+
+def every_context(order: int, vocabulary: int = VOCABULARY) -> torch.Tensor:
+    """All contexts of order - 1 words, and all shorter ones."""
+    known = [
+        (NOTHING,) * (order - 1 - length) + words
+        for length in range(order)
+        for words in product(range(vocabulary), repeat=length)
+    ]
+    return torch.tensor(known).reshape(len(known), order - 1)
+
+
+def words_of(context: torch.Tensor) -> Words:
+    return tuple(word for word in context.tolist() if word != NOTHING)
+
+
+# The slow twins
+
+
+class Slow:
+    """What all three count: words after each context, and the words before each n-gram."""
+
+    def __init__(self, text: list[int], order: int, vocabulary: int, mass: float = 0.7) -> None:
+        self.order, self.vocabulary, self.mass = order, vocabulary, mass
+        self.counts: dict[Words, Counter[int]] = defaultdict(Counter)
+        before: dict[Words, set[int]] = defaultdict(set)
+        for start in range(len(text)):
+            for length in range(1, order + 1):
+                gram = tuple(text[start : start + length])
+                if len(gram) == length:
+                    self.counts[gram[:-1]][gram[-1]] += 1
+                    before[gram[1:]].add(gram[0])
+        self.before = {gram: len(words) for gram, words in before.items() if gram}
+
+
+class SlowMaximumLikelihood(Slow):
+    def p(self, word: int, context: Words) -> float:
+        while context and not self.counts[context]:
+            context = context[1:]
+        return self.counts[context][word] / self.counts[context].total()
+
+
+class SlowLaplace(Slow):
+    def p(self, word: int, context: Words) -> float:
+        n, e = self.counts[()].total(), self.mass
+        single = (self.counts[()][word] + e / self.vocabulary) / (n + e)
+        if not context:
+            return single
+        seen = self.counts[context]
+        return (seen[word] + e * single) / (seen.total() + e)
+
+
+class SlowKneserNey(Slow):
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.after: dict[Words, dict[int, int]] = defaultdict(dict)
+        for context, words in list(self.counts.items()):
+            for word, count in words.items():
+                highest = len(context) == self.order - 1
+                found = count if highest else self.before.get((*context, word), 0)
+                if found:
+                    self.after[context][word] = found
+        self.discounts = [self.estimated(length) for length in range(self.order)]
+
+    def estimated(self, length: int) -> list[float]:
+        n = [0, 0, 0, 0, 0]
+        for context, words in self.after.items():
+            for count in words.values():
+                if len(context) == length and count <= 4:
+                    n[count] += 1
+        if 0 in n[1:]:
+            return [0.5, 1.0, 1.5]
+        y = n[1] / (n[1] + 2 * n[2])
+        found = [i - (i + 1) * y * n[i + 1] / n[i] for i in (1, 2, 3)]
+        return found if min(found) > 0 else [0.5, 1.0, 1.5]
+
+    def p(self, word: int, context: Words) -> float:
+        lower = self.p(word, context[1:]) if context else 1 / self.vocabulary
+        seen = self.after[context]
+        if not seen:
+            return lower
+        discounts = self.discounts[len(context)]
+        taken = {found: discounts[min(count, 3) - 1] for found, count in seen.items()}
+        kept = seen.get(word, 0) - taken.get(word, 0)
+        return (kept + sum(taken.values()) * lower) / sum(seen.values())
+
+
+SLOW = {"kneser_ney": SlowKneserNey, "laplace": SlowLaplace, "none": SlowMaximumLikelihood}
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=texts, order=orders, smoothing=smoothings)
+def test_every_context_seen_or_not_has_probabilities_that_sum_to_1(text, order, smoothing):
+    found = model_of(text, order, smoothing).softmax.probabilities(every_context(order))
+    assert (found >= 0).all()
+    assert torch.allclose(found.sum(-1), torch.ones(len(found)), atol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(text=texts, order=orders, smoothing=smoothings)
+def test_looking_up_a_word_gives_what_the_whole_distribution_gives(text, order, smoothing):
+    softmax, contexts = model_of(text, order, smoothing).softmax, every_context(order)
+    logs = softmax.log_probabilities(contexts)
+    assert torch.equal(softmax.logits(contexts), logs)
+    for word in range(VOCABULARY):
+        aims = torch.full((len(contexts),), word)
+        assert softmax.nats(contexts, aims) == pytest.approx(-logs[:, word].sum().item(), rel=1e-5)
+        for row in (0, len(contexts) - 1):
+            alone = softmax.nats(contexts[row : row + 1], aims[:1])
+            assert alone == pytest.approx(-logs[row, word].item(), rel=1e-5, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=texts, order=orders, smoothing=smoothings)
+def test_probabilities_are_those_of_the_formula_written_out(text, order, smoothing):
+    slow, contexts = SLOW[smoothing](text, order, VOCABULARY), every_context(order)
+    expected = [[slow.p(word, words_of(one)) for word in range(VOCABULARY)] for one in contexts]
+    found = model_of(text, order, smoothing).softmax.probabilities(contexts)
+    assert torch.allclose(found, torch.tensor(expected), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("smoothing", SLOW)
+def test_a_text_with_every_discount_gives_those_of_the_formula_too(smoothing):
+    text, contexts = zipfian(), every_context(3, 12)
+    slow = SLOW[smoothing](text, 3, 12)
+    if smoothing == "kneser_ney":
+        assert slow.discounts[2] != [0.5, 1.0, 1.5]
+    expected = [[slow.p(word, words_of(one)) for word in range(12)] for one in contexts]
+    found = model_of(text, 3, smoothing, 12).softmax.probabilities(contexts)
+    assert torch.allclose(found, torch.tensor(expected), rtol=1e-5, atol=1e-7)
+
+
+# Discounts
+
+
+def test_discounts_are_those_that_the_counts_of_counts_give():
+    counts = np.repeat([0, 1, 2, 3, 4, 5, 90], [7, 40, 20, 10, 5, 3, 2])
+    assert discounts_of(counts) == pytest.approx((1 - 0.5, 2 - 0.75, 3 - 1.0))
+
+
+@settings(deadline=None)
+@given(numbers=st.lists(st.integers(0, 30), min_size=5, max_size=5))
+def test_discounts_take_something_and_never_more_than_there_is(numbers):
+    found = discounts_of(np.repeat([1, 2, 3, 4, 9], numbers))
+    for count, discount in enumerate(found, start=1):
+        assert 0 < discount <= count
+
+
+def test_without_smoothing_the_unseen_is_impossible_and_with_it_never():
+    text = [0, 1, 2, 0, 1, 3]
+    stream = TokenStream.from_documents([np.array([0, 1, 4])], 3)
+    base = compose(["tracking=disabled"]).evaluation
+    assert score(model_of(text, 3, "none"), stream, base, unknown=4).perplexity == math.inf
+    for smoothing in ("laplace", "kneser_ney"):
+        found = score(model_of(text, 3, smoothing), stream, base, unknown=4)
+        assert math.isfinite(found.perplexity)
+
+
+def test_a_model_that_has_counted_nothing_is_as_perplexed_as_there_are_words():
+    softmax = NGramModel(NGramConfig("ngram", 3, "kneser_ney", 1.0), VOCABULARY).softmax
+    found = softmax.probabilities(every_context(3))
+    assert torch.allclose(found, torch.full_like(found, 1 / VOCABULARY))
+
+
+def test_parameters_are_the_probabilities_and_the_back_off_weights():
+    text = [0, 1, 0, 1, 2]  # words: 5 with those unseen; pairs: 01 10 12; triples: 010 101 012
+    made = model_of(text, 3, "kneser_ney")
+    assert made.parameter_count == 5 + (3 + 5) + (3 + 3)
+
+
+# The face of a model
+
+
+@pytest.fixture
+def setting(composed):
+    base = replace(composed().evaluation, context=4, batch_size=3)
+    return lambda protocol: replace(base, protocol=protocol)
+
+
+@settings(deadline=None, max_examples=30)
+@given(text=texts, order=orders, cut=st.integers(0, 60))
+def test_a_text_read_in_pieces_has_the_contexts_of_the_text_read_whole(text, order, cut):
+    made, ids = model_of(text, order, "none"), torch.tensor([text, text[::-1]])
+    whole, end = made(ids, made.initial_state(2))
+    first, state = made(ids[:, :cut], made.initial_state(2))
+    second, state = made(ids[:, cut:], made.detach(state))
+    assert torch.equal(torch.cat([first, second], dim=1), whole)
+    assert torch.equal(state, end)
+    swapped, _ = made(ids[[1, 0]], made.select(made.initial_state(1), torch.tensor([0, 0])))
+    assert torch.equal(swapped, whole[[1, 0]])
+    for row in range(2):
+        for place in range(len(text)):
+            known = ids[row, max(0, place - order + 2) : place + 1] if order > 1 else ids[0, :0]
+            assert words_of(whole[row, place]) == tuple(known.tolist())
+
+
+@pytest.mark.parametrize("smoothing", SLOW)
+@pytest.mark.parametrize("protocol", ["stream", "document", "window"])
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_scores_are_those_of_the_formula_written_out(
+    setting, monkeypatch, protocol, smoothing, order
+):
+    monkeypatch.setattr(perplexity, "STEPS_AT_ONCE", 5)
+    text = zipfian(300, VOCABULARY)
+    lengths = [7, 1, 3, 12, 2, 30]
+    parts = np.split(np.array(text[: sum(lengths)]), np.cumsum(lengths)[:-1])
+    read = [text[: sum(lengths)]] if protocol == "stream" else [part.tolist() for part in parts]
+    slow, nats, tokens = SLOW[smoothing](text, order, VOCABULARY), 0.0, 0
+    for words in read:
+        for place in range(1, len(words)):
+            context = tuple(words[max(0, place - order + 1) : place])
+            nats -= math.log(slow.p(words[place], context))
+            tokens += 1
+    made = model_of(text, order, smoothing)
+    found = score(made, TokenStream.from_documents(parts), setting(protocol), unknown=0)
+    assert found.tokens == tokens
+    assert found.nats == pytest.approx(nats, rel=1e-5)
+
+
+WORDS = Vocabulary([*SPECIALS, "oil", "prices", "rise", "fall", "again"])
+
+
+@pytest.fixture
+def written(composed):
+    """What a model writes after "oil", word by word."""
+
+    def written_(made: NGramModel, **changes) -> list[list[str]]:
+        config = composed()
+        tokenizer: WordTokenizer = build("data/tokenizer", config.data.tokenizer)
+        setting = replace(config.sampling, **({"length": 12, "samples": 3} | changes))
+        found = sample(made, tokenizer, WORDS, ["oil"], setting, context=4)
+        return [one.text.split() for one in found.samples]
+
+    return written_
+
+
+TEXT = "oil prices rise again oil prices fall again prices rise oil prices rise"
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+@pytest.mark.parametrize("smoothing", SLOW)
+def test_a_model_writes_as_many_words_as_it_is_asked_for(written, smoothing, order):
+    made = model_of(WORDS.encode(TEXT.split()), order, smoothing, len(WORDS))
+    assert [len(text) for text in written(made)] == [12, 12, 12]
+
+
+def test_without_smoothing_a_model_writes_only_pairs_that_it_has_read(written):
+    made = model_of(WORDS.encode(TEXT.split()), 2, "none", len(WORDS))
+    for text in written(made, length=50):
+        assert set(pairwise(["oil", *text])) <= set(pairwise(TEXT.split()))
+
+
+def test_greedy_writing_takes_the_likeliest_word(written):
+    made = model_of(WORDS.encode(TEXT.split()), 3, "kneser_ney", len(WORDS))
+    assert written(made, greedy=True, samples=1, length=2) == [["prices", "rise"]]
+
+
+# Keeping
+
+
+HEADER = {"run_id": "1", "config": {}, "vocabulary": "[]", "tokenizer": "{}", "step": 1}
+
+
+@pytest.mark.parametrize("smoothing", SLOW)
+@pytest.mark.parametrize("order", [1, 4])
+def test_a_model_comes_back_as_it_was_saved(tmp_path, smoothing, order):
+    made, path = model_of(zipfian(), order, smoothing, 12), tmp_path / "best.safetensors"
+    checkpoint.save(path, made, **HEADER)
+    for other in (NGramModel(made.config, 12), model_of([1, 2, 3], order, smoothing, 12)):
+        checkpoint.read(path).load(other)
+        contexts = torch.cat([every_context(order, 5)] * 2)
+        assert torch.equal(other.softmax.logits(contexts), made.softmax.logits(contexts))
+        assert other.parameter_count == made.parameter_count
+
+
+@pytest.mark.parametrize(("order", "vocabulary"), [(2, 12), (4, 12), (3, 11)])
+def test_a_model_of_another_order_or_vocabulary_is_refused(tmp_path, order, vocabulary):
+    path = tmp_path / "best.safetensors"
+    checkpoint.save(path, model_of(zipfian(), 3, "none", 12), **HEADER)
+    with pytest.raises(Refused, match="of another shape than the model"):
+        checkpoint.read(path).load(model_of([1, 2], order, "none", vocabulary))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.order=0"], r"model\.order=0: at least 1"),
+        (["model.order=-2"], r"model\.order=-2: at least 1"),
+        (["model.smoothing=laplce"], "did you mean 'laplace'"),
+        (["model.smoothing=laplace", "model.mass=0"], r"model\.mass=0.*above 0"),
+        (["model.smoothing=laplace", "model.mass=-1"], r"model\.mass=-1.*above 0"),
+        (["model.smoothing=laplace", "model.mass=inf"], r"model\.mass=inf.*finite"),
+        (["model.smoothing=laplace", "model.mass=nan"], r"model\.mass=nan.*finite"),
+        (["model.hidden_size=3"], "hidden_size"),
+    ],
+)
+def test_a_setting_that_makes_no_model_is_refused(composed, words, said):
+    with pytest.raises(Refused, match=said):
+        composed("model=ngram", *words)
+
+
+def test_the_mass_means_something_to_laplace_alone(composed):
+    assert composed("model=ngram", "model.mass=0").model.mass == 0
+
+
+# Published figures
+
+
+def test_penn_treebank_has_the_published_perplexities(composed, shared):
+    """Modified Kneser-Ney: 141.2 for 5-grams (Mikolov et al. 2011), 148 for trigrams."""
+    config = composed("data=penn_treebank", f"data.path={shared('ptb')}")
+    encoded = encode(config.data, build("data", config.data))
+    found = {}
+    for order, smoothing in ((3, "kneser_ney"), (5, "kneser_ney"), (3, "laplace")):
+        made = model_of(
+            encoded.streams["train"].tokens, order, smoothing, len(encoded.vocabulary), mass=1.0
+        )
+        test = score(made, encoded.streams["test"], config.evaluation, encoded.vocabulary.unknown)
+        found[smoothing, order] = test.perplexity
+    assert 145 < found["kneser_ney", 3] < 152
+    assert 138 < found["kneser_ney", 5] < 144
+    assert found["laplace", 3] > 3 * found["kneser_ney", 3]
