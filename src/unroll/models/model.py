@@ -31,6 +31,10 @@ class Model(Protocol):
     def reads_ahead(self) -> bool: ...
 
     @property
+    def parameter_count(self) -> int:
+        """Numbers that training sets: weights, or what counting has filled in."""
+
+    @property
     def device(self) -> torch.device: ...
 
     def __call__(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:

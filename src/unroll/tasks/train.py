@@ -15,7 +15,9 @@ from unroll.data.vocabulary import SPECIALS
 from unroll.evaluation.perplexity import Score, require_scorable, score
 from unroll.generation.sampler import Samples, sample
 from unroll.models.language_model import LanguageModel
-from unroll.registry import build
+from unroll.models.model import Model
+from unroll.models.ngram import NGramModel
+from unroll.registry import build, target
 from unroll.tasks.config import TaskConfig
 from unroll.tasks.evaluate import figures_line
 from unroll.tasks.run import RESULT, Result, Run, device, prepare, say
@@ -23,7 +25,7 @@ from unroll.tasks.samples import chosen_prefixes, sample_text, show_samples
 from unroll.tracking import ledger
 from unroll.tracking.store import MLflowTracker, Tracker
 from unroll.training import checkpoint
-from unroll.training.loop import Outcome, Trainer, perplexity
+from unroll.training.loop import Learner, Outcome, perplexity
 
 
 def train(
@@ -41,10 +43,11 @@ def train(
     for split in {"valid", "test"} & set(encoded.streams):
         require_scorable(encoded.streams[split], config.evaluation, split)
     prepare(config)
-    model = LanguageModel(config.model, len(encoded.vocabulary)).to(device(config))
-    say(f"model: {config.model.name}, {model.parameter_count:,} parameters")
+    model: LanguageModel | NGramModel = build("model", config.model, len(encoded.vocabulary)).to(
+        device(config)
+    )
     keeper = Keeper(run, model, encoded)
-    trainer = Trainer(
+    learner: Learner = target("learner", config.model.name)(
         model,
         encoded.streams["train"],
         batching,
@@ -56,12 +59,9 @@ def train(
         log=run.tracker,
         log_every=run.tracker.every,
     )
-    params = {
-        "model.parameters": model.parameter_count,
-        "data.vocabulary_size": len(encoded.vocabulary),
-    }
-    with run.recorded(params) as tracker:
-        outcome = trainer.fit()
+    with run.recorded({"data.vocabulary_size": len(encoded.vocabulary)}) as tracker:
+        outcome = learner.fit()
+        tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:
             say("interrupted: the checkpoint is kept; scoring what there is")
             tracker.tag("interrupted", "true")
@@ -81,7 +81,7 @@ def train(
         }
         result = run.keep(result, final | {"best_step": float(outcome.best_step)}, outcome.steps)
         keep_artifacts(tracker, directory, keeper, outcome, samples)
-    show_training(outcome, test, samples)
+    show_training(model, outcome, test, samples)
     say(f"run {tracker.run_id} ({run.name}): {directory / RESULT}")
     if outcome.interrupted:
         raise KeyboardInterrupt
@@ -91,7 +91,7 @@ def train(
 class Keeper:
     """Keeps a model's checkpoints in its run directory, and scores it on its corpus."""
 
-    def __init__(self, run: Run, model: LanguageModel, encoded: Encoded) -> None:
+    def __init__(self, run: Run, model: LanguageModel | NGramModel, encoded: Encoded) -> None:
         self.run, self.model, self.encoded, self.config = run, model, encoded, run.config
         self.folder, self.recorded = run.directory / ledger.CHECKPOINTS, False
         config = run.config
@@ -152,7 +152,7 @@ def describe(config: Config, encoded: Encoded, batching: Batching) -> None:
 
 def training_result(
     run: Run,
-    model: LanguageModel,
+    model: LanguageModel | NGramModel,
     encoded: Encoded,
     outcome: Outcome,
     test: Score | None,
@@ -199,11 +199,11 @@ def keep_artifacts(
     tracker.log_file(keeper.folder / ledger.LAST, "checkpoints")
 
 
-def show_training(outcome: Outcome, test: Score | None, samples: Samples) -> None:
+def show_training(model: Model, outcome: Outcome, test: Score | None, samples: Samples) -> None:
     say(
-        f"trained: {outcome.steps:,} steps, {outcome.epochs:.2f} epochs, "
-        f"{outcome.tokens_per_second:,.0f} tokens a second, "
-        f"loss {outcome.train_loss:.4f}, perplexity {perplexity(outcome.train_loss):.2f}"
+        f"trained: {model.parameter_count:,} parameters, {outcome.steps:,} steps, "
+        f"{outcome.epochs:.2f} epochs, {outcome.tokens_per_second:,.0f} tokens a second, loss "
+        f"{outcome.train_loss:.4f}, perplexity {perplexity(outcome.train_loss):.2f}"
     )
     if outcome.best_valid is not None:
         say(f"valid (best, step {outcome.best_step}): {figures_line(outcome.best_valid)}")

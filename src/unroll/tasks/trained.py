@@ -13,6 +13,7 @@ from unroll.data.token_stream import Encoded, encode
 from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import Vocabulary
 from unroll.models.language_model import LanguageModel
+from unroll.models.ngram import NGramModel
 from unroll.registry import Refused, build, require, restore
 from unroll.tasks.run import device, prepare
 from unroll.tracking import ledger
@@ -25,7 +26,7 @@ class Trained:
 
     run_id: str
     step: int
-    model: LanguageModel
+    model: LanguageModel | NGramModel
     tokenizer: Tokenizer
     vocabulary: Vocabulary
     data: CorpusConfig
@@ -74,7 +75,7 @@ def load_run(reference: str | None, config: Config, overrides: list[str]) -> Tra
     except (KeyError, TypeError, ValueError) as error:
         raise Refused(f"checkpoint {path} is damaged, or of another version: {error}") from error
     prepare(config)
-    model = LanguageModel(model_config, len(vocabulary))
+    model = build("model", model_config, len(vocabulary))
     found.load(model)
     model.to(device(config))
     return Trained(found.run_id, found.step, model, tokenizer, vocabulary, data)

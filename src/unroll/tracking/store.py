@@ -50,6 +50,8 @@ class Tracker(Protocol):
 
     def log_file(self, path: Path, folder: str | None = None) -> None: ...
 
+    def param(self, name: str, value: Any) -> None: ...
+
     def tag(self, name: str, value: str) -> None: ...
 
     def finish(self, status: str = "FINISHED") -> None: ...
@@ -75,6 +77,9 @@ class DisabledTracker:
         pass
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
+        pass
+
+    def param(self, name: str, value: Any) -> None:
         pass
 
     def tag(self, name: str, value: str) -> None:
@@ -178,6 +183,9 @@ class MLflowTracker:
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         self.client.log_artifact(self.run_id, str(path), folder)
+
+    def param(self, name: str, value: Any) -> None:
+        self.client.log_param(self.run_id, name, value)
 
     def tag(self, name: str, value: str) -> None:
         self.client.set_tag(self.run_id, name, value)

@@ -36,6 +36,12 @@ class Log(Protocol):
     def log(self, figures: dict[str, float], step: int) -> None: ...
 
 
+class Learner(Protocol):
+    """What trains a model, by gradient or by counting."""
+
+    def fit(self) -> Outcome: ...
+
+
 @dataclass
 class Outcome:
     """How a training ended."""
