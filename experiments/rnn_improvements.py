@@ -29,7 +29,7 @@ LAB = (
 CHANGES = {
     "clipping": ("training.clip_norm=1.0",),
     "dropout": ("training.dropout=0.3",),
-    "carried state": ("data/batching=sequential", "training.truncation=35"),
+    "carried state": ("data/batching=sequential", "data.batching.length=35"),
     "orthogonal": ("model.initialization=orthogonal",),
     "tied weights": ("model.tie_weights=true",),
     "schedule": ("optimizer/schedule=cosine", "optimizer.schedule.warmup_steps=15"),

@@ -56,6 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 REFUSED = {
     "model=ltsm": "unknown model 'ltsm': did you mean 'lstm'?",
+    "optimizer.schedule=3": "unknown optimizer/schedule '3': known: constant",
     "model.hiden_size=3": "unknown key in model 'hiden_size': did you mean 'hidden_size'?",
     "modle=lstm": "did you mean 'model'?",
     "+model.foo=1": "unknown key in model 'foo'",
@@ -66,6 +67,8 @@ REFUSED = {
     "optimizer.learning_rate=-1": "optimizer.learning_rate=-1",
     "optimizer.learning_rate=nan": "optimizer.learning_rate=nan",
     "training.clip_norm=0": "training.clip_norm=0",
+    "training.truncation=35": "write training.truncation=fixed training.truncation.steps=35",
+    "training.truncation=fxed": "did you mean 'fixed'?",
     "data.valid_fraction=1": "data.valid_fraction=1",
     "sampling.temperature=0": "sampling.greedy=true",
     "sampling.top_p=2": "sampling.top_p=2",
@@ -141,7 +144,8 @@ def test_every_option_of_every_group_composes() -> None:
 
 
 def test_every_registered_name_can_be_chosen() -> None:
-    for group in ("model", "data", "optimizer", "data/tokenizer", "data/batching", "task"):
+    groups = ("model", "data", "optimizer", "data/tokenizer", "data/batching", "task")
+    for group in (*groups, "training/truncation"):
         assert {path.stem for path in (CONF / group).glob("[!_]*.yaml")} == set(names(group))
 
 
@@ -159,9 +163,8 @@ def test_the_lab_overlays_pin_the_lab() -> None:
 
 
 def test_one_override_of_training_reaches_every_group_that_refers_to_it() -> None:
-    config = compose(["training.dropout=0.4", "training.truncation=20"])
+    config = compose(["training.dropout=0.4"])
     assert config.model.dropout == config.model.output_dropout == 0.4
-    assert config.data.batching.length == 20
 
 
 @pytest.mark.parametrize(
@@ -175,6 +178,8 @@ def test_a_dotted_group_is_the_group() -> None:
     assert spoken("optimizer.schedule=cosine", []) == "optimizer/schedule=cosine"
     assert compose(["optimizer.schedule=cosine"]).optimizer.schedule.name == "cosine"
     assert compose(["data.batching=windows"]).data.batching.length == 100
+    cut = compose(["training.truncation=fixed", "training.truncation.steps=4"]).training.truncation
+    assert (cut.name, cut.steps) == ("fixed", 4)
 
 
 def test_a_fingerprint_follows_the_figures_and_not_the_places() -> None:

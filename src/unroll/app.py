@@ -215,7 +215,9 @@ def spoken(word: str, command: list[str]) -> str:
     key, equals, value = word.partition("=")
     if word.startswith("-") or not equals:
         return word
-    if "." in key and (CONF / key.replace(".", "/")).is_dir():
+    if (CONF / key.replace(".", "/")).is_dir():
+        options = value.split(",")  # of which Hydra breaks at a number
+        value = ",".join(f"'{option}'" if option.isdigit() else option for option in options)
         return f"{key.replace('.', '/')}={value}"
     if key in FREE_TEXT and value and not _reads_as_meant(word, command):
         quoted = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
@@ -270,6 +272,12 @@ def explained(error: BaseException) -> tuple[str | None, int]:
     for found in chain:
         if isinstance(found, MissingConfigException) and found.missing_cfg_file:
             group, _, option = found.missing_cfg_file.rpartition("/")
+            if group == "training/truncation" and option.isdigit():
+                return (
+                    f"training.truncation={option}: a number alone does not say what is meant; "
+                    f"write training.truncation=fixed training.truncation.steps={option}, or "
+                    f"data.batching.length={option} for batches of that many steps"
+                ), BAD_INPUT
             return unknown(group or "config", option, _options(CONF / group)), BAD_INPUT
         if isinstance(found, (ConfigAttributeError, ConfigKeyError)):
             return _unknown_key(found), BAD_INPUT

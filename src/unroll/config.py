@@ -94,6 +94,12 @@ class Config:
                 f"{self.evaluation.protocol}, which would show it the words it is to predict: "
                 "take evaluation.protocol=window",
             )
+            require(
+                not self.model.bidirectional or self.training.truncation.name == "full",
+                f"training.truncation={self.training.truncation.name} cuts a sequence into pieces "
+                "that are read one after the other, which model.bidirectional=true cannot: take "
+                "training.truncation=full, or model.bidirectional=false",
+            )
 
 
 register_schema("", "root", Config)

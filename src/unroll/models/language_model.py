@@ -81,6 +81,10 @@ class LanguageModel(nn.Module):
         """The state as a constant, where back-propagation through time is cut."""
         return self.cell.detach(state)
 
+    def scale_gradient(self, state: State, factors: Tensor) -> State:
+        """The same state, its gradient multiplied by ``factors (batch,)`` on the way back."""
+        return self.cell.scale_gradient(state, factors)
+
     def select(self, state: State, rows: Tensor) -> State:
         """The state of these rows."""
         return self.cell.select(state, rows)

@@ -1,11 +1,12 @@
 """The cells: PyTorch's own recurrent modules behind one interface.
 
 State is opaque outside this package: whoever holds one hands it back, or asks a cell to
-``detach`` it or to ``select`` rows of it.
+``detach`` it, to ``select`` rows of it, or to ``scale_gradient``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -61,13 +62,26 @@ class Cell(nn.Module, Generic[Config]):
         weight = next(self.parameters())
         return weight.new_zeros(self._states, batch, self.hidden_size)
 
+    def map_state(self, state: State, change: Callable[[Tensor], Tensor]) -> State:
+        """The state with every tensor of it changed."""
+        return tuple(map(change, state)) if isinstance(state, tuple) else change(state)
+
     def detach(self, state: State) -> State:
         """The state as a constant: back-propagation through time stops here."""
-        return state.detach()
+        return self.map_state(state, Tensor.detach)
+
+    def scale_gradient(self, state: State, factors: Tensor) -> State:
+        """The same state; on the way back its gradient is multiplied by ``factors (batch,)``."""
+
+        def scaled(part: Tensor) -> Tensor:
+            constant = part.detach()
+            return constant + factors[:, None] * (part - constant)  # of value: part, exactly
+
+        return self.map_state(state, scaled)
 
     def select(self, state: State, rows: Tensor) -> State:
         """The state of these rows, in this order; a row may be named more than once."""
-        return state.index_select(1, rows)
+        return self.map_state(state, lambda part: part.index_select(1, rows))
 
 
 class RNN(Cell[RNNConfig]):
@@ -101,9 +115,3 @@ class LSTM(Cell[LSTMConfig]):
 
     def initial_state(self, batch: int) -> State:
         return super().initial_state(batch), super().initial_state(batch)
-
-    def detach(self, state: State) -> State:
-        return tuple(part.detach() for part in state)
-
-    def select(self, state: State, rows: Tensor) -> State:
-        return tuple(part.index_select(1, rows) for part in state)

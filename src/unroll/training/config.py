@@ -9,6 +9,46 @@ from unroll.registry import register, register_schema, require
 
 
 @dataclass(frozen=True)
+class TruncationConfig:
+    name: str
+
+
+@register("training/truncation", "full", builds="unroll.training.truncation:Full")
+@dataclass(frozen=True)
+class FullConfig(TruncationConfig):
+    """Back through the whole sequence of a batch."""
+
+
+@register("training/truncation", "fixed", builds="unroll.training.truncation:Fixed")
+@dataclass(frozen=True)
+class FixedConfig(TruncationConfig):
+    """Cut every `steps` steps (Williams and Peng 1990)."""
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"training.truncation.steps={self.steps}: at least 1")
+
+
+@register("training/truncation", "random", builds="unroll.training.truncation:Random")
+@dataclass(frozen=True)
+class RandomConfig(TruncationConfig):
+    """Cut at random places, the full gradient in expectation (Tallec and Ollivier 2017)."""
+
+    every: int
+    """Steps between one place where the gradient may be cut and the next."""
+    keep: float
+    """Probability that it is not cut there."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, f"training.truncation.every={self.every}: at least 1")
+        require(
+            0 < self.keep <= 1,
+            f"training.truncation.keep={self.keep}: a probability above 0 and at most 1",
+        )
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     epochs: int | None
     max_steps: int | None
@@ -18,9 +58,9 @@ class TrainingConfig:
     """Upper bound on the gradient's norm over all parameters (Pascanu et al. 2013)."""
     dropout: float
     """The model's dropout, everywhere it is not set by itself."""
-    truncation: int
-    """Steps of back-propagation through time in random and sequential batches. Windows go back
-    through the whole window."""
+    truncation: TruncationConfig
+    """How far back-propagation through time goes within the sequences of a batch. From batch to
+    batch the state is carried as a constant."""
     accumulation: int
     """Batches whose gradients are averaged into one optimizer step."""
     validate_every: int | None
@@ -34,7 +74,7 @@ class TrainingConfig:
             "training would never end: set one of training.epochs, training.max_steps, "
             "training.max_minutes",
         )
-        for key in ("epochs", "max_steps", "truncation", "accumulation", "validate_every"):
+        for key in ("epochs", "max_steps", "accumulation", "validate_every"):
             value = getattr(self, key)
             require(value is None or value >= 1, f"training.{key}={value}: at least 1")
         for key in ("max_minutes", "clip_norm"):

@@ -24,6 +24,7 @@ from unroll.models.language_model import LanguageModel
 from unroll.registry import build
 from unroll.training.config import OptimizerConfig, TrainingConfig
 from unroll.training.optimizers import Schedule
+from unroll.training.truncation import Truncation
 
 
 class Diverged(RuntimeError):
@@ -102,6 +103,7 @@ class Trainer:
         self.validate, self.save, self.log, self.log_every = validate, save, log, log_every
         self.outcome = Outcome()
         self.waited, self.validated_at, self.pending = 0, 0, _Mean()
+        self.truncation: Truncation = build("training/truncation", config.truncation, seed)
         self.per_epoch = -(-batching.steps(stream) // config.accumulation)
         bounds = [config.max_steps or math.inf, (config.epochs or math.inf) * self.per_epoch]
         total = None if math.isinf(min(bounds)) else int(min(bounds))
@@ -188,7 +190,7 @@ class Trainer:
             batch = batch.to(model.device)
             fresh = not batch.carry
             state = model.initial_state(len(batch.inputs)) if fresh else model.detach(state)
-            hidden, state = model(batch.inputs, state)
+            hidden, state = self.truncation.unroll(model, batch.inputs, state)
             scored = batch.targets != IGNORE
             loss: Tensor = model.softmax.loss(hidden[scored], batch.targets[scored])
             (loss / len(group)).backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,78 @@
+"""Truncation of back-propagation through time: how far a gradient goes back in a sequence.
+
+    full     1 2 3 4 5 6        the gradient at 6 reaches every step before it
+    fixed    1 2 3|4 5 6        cut every 3 steps: it reaches back to 4
+    random   1 2|3 4 5 6        cut where a coin says so; what passes is weighted up
+
+A sequence is read in pieces that end where it may be cut, and each piece by the cell's own fast
+kernel. The forward pass is the same whatever is cut.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unroll.models.language_model import LanguageModel
+from unroll.models.recurrent import State
+from unroll.training.config import FixedConfig, FullConfig, RandomConfig
+
+
+class Truncation(Protocol):
+    """Reads a sequence so that the gradient goes back no further than it should."""
+
+    def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Ids ``(batch, time)`` to hidden ``(batch, time, width)`` and the state after them."""
+
+
+class Full:
+    """Back through the whole sequence."""
+
+    def __init__(self, config: FullConfig, seed: int) -> None:
+        pass
+
+    def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden: Tensor
+        hidden, state = model(inputs, state)
+        return hidden, state
+
+
+class Fixed:
+    """The state is a constant after every ``steps`` steps (Williams and Peng 1990)."""
+
+    def __init__(self, config: FixedConfig, seed: int) -> None:
+        self.steps = config.steps
+
+    def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        pieces = []
+        for piece in torch.split(inputs, self.steps, dim=1):
+            hidden, state = model(piece, model.detach(state))
+            pieces.append(hidden)
+        return torch.cat(pieces, dim=1), state
+
+
+class Random:
+    """Between two pieces the gradient is multiplied by xi, for each row its own: 0 with
+    probability 1 - keep, else 1 / keep, so that its expectation is the full gradient
+    (Tallec and Ollivier 2017; d2l, section 8.7.1.3)."""
+
+    def __init__(self, config: RandomConfig, seed: int) -> None:
+        self.every, self.keep = config.every, config.keep
+        self.generator = np.random.default_rng([seed, 0xB077])
+
+    def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        first, *others = torch.split(inputs, self.every, dim=1)
+        hidden, state = model(first, state)
+        pieces = [hidden]
+        for piece in others:
+            factors = self.draw(len(inputs)).to(hidden)
+            hidden, state = model(piece, model.scale_gradient(state, factors))
+            pieces.append(hidden)
+        return torch.cat(pieces, dim=1), state
+
+    def draw(self, rows: int) -> Tensor:
+        """xi for every row, ``(rows,)``."""
+        return torch.from_numpy((self.generator.random(rows) < self.keep) / self.keep)
