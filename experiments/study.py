@@ -38,6 +38,8 @@ class Study:
     name: str
     jobs: tuple[Job, ...]
     draw: Callable[[Results], Section]
+    own_data: bool = False
+    """It brings its own data: the overrides of ``make reproduce`` leave it alone."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
         Refused: a job cannot be run as asked.
         RuntimeError: a job failed.
     """
+    extra = () if study.own_data else extra
     jobs = tuple(replace(job, overrides=(*job.overrides, *extra)) for job in study.jobs)
     configs = [compose([*job.overrides, "threads=1"]) for job in jobs]
     tracking = configs[0].tracking
