@@ -288,6 +288,8 @@ def explained(error: BaseException) -> tuple[str | None, int]:
             given, kind = _CONVERSION.findall(str(found).splitlines()[0])[0]
             wanted = KINDS.get(kind, kind)
             return f"{found.full_key}={given}: {wanted} is wanted here", BAD_INPUT
+        if isinstance(found, ValidationError) and "is not a ListConfig" in str(found):
+            return f"{found.full_key}: a list is wanted here: {found.full_key}=[...]", BAD_INPUT
     for found in chain:
         if isinstance(found, OmegaConfBaseException):
             key = f"{found.full_key}: " if found.full_key else ""

@@ -1,0 +1,19 @@
+"""What a person may say of forecasters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unroll.registry import register
+
+
+@register("forecaster", "mlp", builds="unroll.forecasting.forecasters:MLP")
+@register("forecaster", "rnn", builds="unroll.forecasting.forecasters:rnn")
+@register("forecaster", "lstm", builds="unroll.forecasting.forecasters:lstm")
+@register("forecaster", "gru", builds="unroll.forecasting.forecasters:gru")
+@dataclass(frozen=True)
+class ForecasterConfig:
+    name: str
+    tau: int
+    """Values that a forecast is made from."""
+    hidden_size: int
