@@ -51,8 +51,8 @@ def draw(results: Results) -> list[Section]:
         Section(
             "forecast",
             "Forecasting a noisy sine",
-            "How far ahead can a series be told from its last values, and is a recurrent cell better "
-            "at it than an MLP?",
+            "How far ahead can a series be told from its last values, and is a recurrent cell "
+            "better at it than an MLP?",
             answer,
             [
                 _k_steps(results),

@@ -61,7 +61,7 @@ STUDIES: dict[str, Study] = {
 def main() -> None:
     """Run the chosen studies, then write ``report/index.html``."""
     try:
-        reproduce(sys.argv[1:], os.environ.get("STUDIES", "").split())
+        sys.exit(reproduce(sys.argv[1:], os.environ.get("STUDIES", "").split()))
     except KeyboardInterrupt:
         print(
             "reproduce: interrupted; what has finished is kept and not run again", file=sys.stderr
@@ -75,11 +75,13 @@ def main() -> None:
         sys.exit(code)
 
 
-def reproduce(words: list[str], chosen: list[str]) -> None:
-    """Run studies on what the overrides say and write the report.
+def reproduce(words: list[str], chosen: list[str]) -> int:
+    """Run studies on what the overrides say and write the report; the exit code.
+
+    A study that cannot be run as asked is named on the page, and the others go on.
 
     Raises:
-        Refused: a study does not exist, or a job cannot be run as asked.
+        Refused: a study does not exist.
     """
     start = time.monotonic()
     rerun = "rerun=true" in words
@@ -93,14 +95,23 @@ def reproduce(words: list[str], chosen: list[str]) -> None:
         raise Refused(f"JOBS={os.environ['JOBS']}: a number of jobs") from error
     sections: list[page.Section] = []
     absent: list[page.Absent] = []
-    for name in chosen or STUDIES:
-        missing = STUDIES[name].missing()
+    worst = 0
+    for study in (STUDIES[name] for name in chosen or STUDIES):
+        missing = study.missing()
         if missing:
-            absent.append(page.Absent(name, f"needs a corpus: make reproduce {missing}"))
-            print(f"study {name}: skipped, {absent[-1].reason}", flush=True)
+            absent.append(page.Absent(study.name, f"needs a text: make reproduce {missing}"))
+            print(f"study {study.name}: skipped, {absent[-1].reason}", flush=True)
             continue
-        print(f"study {name}: {len(STUDIES[name].jobs)} runs", flush=True)
-        sections += run(STUDIES[name], extra, parallel, rerun).sections()
+        print(f"study {study.name}", flush=True)
+        try:
+            sections += run(study, extra, parallel, rerun).sections()
+        except Exception as error:  # the others go on, and the page says what is missing
+            line, code = explained(error)
+            if line is None:
+                raise
+            absent.append(page.Absent(study.name, line))
+            print(f"study {study.name}: {line}", file=sys.stderr, flush=True)
+            worst = max(worst, code)
     report = HOME / "report" / "index.html"
     report.parent.mkdir(exist_ok=True)
     facts = [
@@ -111,6 +122,7 @@ def reproduce(words: list[str], chosen: list[str]) -> None:
     ]
     page.write(report, "RNN, LSTM and GRU compared", facts, sections, absent)
     print(f"report: {report} ({time.monotonic() - start:.0f} s)")
+    return worst
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def test_a_study_with_data_of_its_own_is_left_alone_by_overrides_and_drawn_from_
     ids = [record.run_id for records in done.results.values() for record in records]
     assert len(set(ids)) == 8
     assert {record.params["seed"] for record in done.results["gru"]} == {"1", "2"}
-    page.write(tmp_path / "index.html", "Title", [], [done.section()])
+    page.write(tmp_path / "index.html", "Title", [], done.sections())
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert set(re.findall(r'href="#run-(\w+)"', text)) <= set(ids)
     collapsed = sum(record.metric("error/multi_step") for record in done.results["mlp"]) / 2
