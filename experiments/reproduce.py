@@ -31,7 +31,7 @@ from experiments.study import Study, run
 from unroll import __version__
 from unroll.app import explained
 from unroll.config import HOME
-from unroll.registry import Refused, require, unknown
+from unroll.registry import require, unknown
 from unroll.report import page
 from unroll.tasks.run import git_commit
 
@@ -88,11 +88,9 @@ def reproduce(words: list[str], chosen: list[str]) -> int:
     extra = [word for word in words if not word.startswith("rerun=")]
     for name in chosen:
         require(name in STUDIES, unknown("study", name, STUDIES))
-    try:
-        parallel = int(os.environ.get("JOBS") or len(os.sched_getaffinity(0)))
-        require(parallel >= 1, f"JOBS={parallel}: at least 1")
-    except ValueError as error:
-        raise Refused(f"JOBS={os.environ['JOBS']}: a number of jobs") from error
+    jobs = os.environ.get("JOBS") or str(len(os.sched_getaffinity(0)))
+    require(jobs.isdigit() and int(jobs) >= 1, f"JOBS={jobs}: how many jobs at once, at least 1")
+    parallel = int(jobs)
     sections: list[page.Section] = []
     absent: list[page.Absent] = []
     worst = 0
