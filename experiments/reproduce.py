@@ -26,6 +26,7 @@ from experiments import (
     tokens,
     training_curves,
     width_and_batch,
+    zipf,
 )
 from experiments.study import Study, run
 from unroll import __version__
@@ -38,6 +39,7 @@ from unroll.tasks.run import git_commit
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
+        zipf.STUDY,
         tokens.STUDY,
         indices.STUDY,
         shuffling.STUDY,
@@ -54,6 +56,8 @@ STUDIES: dict[str, Study] = {
         width_and_batch.STUDY,
         character_rnn.LYRICS_STUDY,
         character_rnn.TIME_MACHINE_STUDY,
+        zipf.TIME_MACHINE_STUDY,
+        zipf.AG_NEWS_STUDY,
     )
 }
 

@@ -63,3 +63,15 @@ class ForecastConfig(TaskConfig):
             f"task.horizons={self.horizons}: one or more numbers of steps, from 1 to "
             f"task.train_points={self.train_points}",
         )
+
+
+@register("task", "describe", builds="unroll.tasks.describe:describe")
+@dataclass(frozen=True)
+class DescribeConfig(TaskConfig):
+    """Statistics of the text and the parameters of the model."""
+
+    window: int
+    """Tokens that the lab's task reads before it predicts one, whatever `data/batching` is."""
+
+    def __post_init__(self) -> None:
+        require(self.window >= 1, f"task.window={self.window}: at least one token")

@@ -120,13 +120,13 @@ def device(config: Config) -> torch.device:
 
 
 def run_name(config: Config, overrides: list[str]) -> str:
-    """Data and model of a training, or the task; and what else the command line says, in a name
-    without spaces."""
+    """Data, model, and what else the command line says, in a name without spaces; first of all
+    the task, where it is not to train."""
     given = getattr(config.tracking, "run_name", None)
     if given:
         return str(given)
-    trained = [config.data.name, config.model.name]
-    said = trained if config.task.name == "train" else [config.task.name]
+    task = [] if config.task.name == "train" else [config.task.name]
+    said = [*task, config.data.name, config.model.name]
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
         if key in ("model", "data", "task") or key.startswith(UNNAMED):

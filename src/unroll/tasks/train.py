@@ -10,8 +10,8 @@ from typing import Any
 
 from unroll.config import Config
 from unroll.data.batching import Batching, WindowIndex
+from unroll.data.statistics import most_frequent, token_counts
 from unroll.data.token_stream import Encoded, encode
-from unroll.data.vocabulary import SPECIALS
 from unroll.evaluation.perplexity import Score, require_scorable, score
 from unroll.generation.sampler import Samples, sample
 from unroll.models.language_model import LanguageModel
@@ -19,6 +19,7 @@ from unroll.models.model import Model
 from unroll.models.ngram import NGramModel
 from unroll.registry import build, target
 from unroll.tasks.config import TaskConfig
+from unroll.tasks.describe import show_vocabulary
 from unroll.tasks.evaluate import figures_line
 from unroll.tasks.run import RESULT, Result, Run, device, prepare, say
 from unroll.tasks.samples import chosen_prefixes, sample_text, show_samples
@@ -38,7 +39,7 @@ def train(
         return found
     encoded = encode(config.data, build("data", config.data))
     batching: Batching = build("data/batching", config.data.batching)
-    describe(config, encoded, batching)
+    show_text(config, encoded, batching)
     prefixes = chosen_prefixes(config, encoded)
     for split in {"valid", "test"} & set(encoded.streams):
         require_scorable(encoded.streams[split], config.evaluation, split)
@@ -130,21 +131,17 @@ class Keeper:
         return (lambda: self.score("valid")) if "valid" in self.encoded.streams else None
 
 
-def describe(config: Config, encoded: Encoded, batching: Batching) -> None:
+def show_text(config: Config, encoded: Encoded, batching: Batching) -> None:
     """Say what is about to be trained on."""
-    vocabulary = encoded.vocabulary
-    first = vocabulary.tokens[len(SPECIALS) : len(SPECIALS) + 10]
-    listed = ", ".join(
-        f"{token!r} {position}" for position, token in enumerate(first, start=len(SPECIALS))
-    )
-    say(f"vocabulary: {len(vocabulary):,} tokens; the most frequent: {listed}")
+    train, vocabulary = encoded.streams["train"], encoded.vocabulary
+    show_vocabulary(vocabulary, most_frequent(token_counts(train, len(vocabulary)), vocabulary))
     for split, stream in encoded.streams.items():
         say(f"{split}: {stream.documents:,} documents, {len(stream):,} tokens")
-    steps = batching.steps(encoded.streams["train"])
+    steps = batching.steps(train)
     name, rows = config.data.batching.name, config.data.batching.batch_size
     if name == "windows":
         length = config.data.batching.length
-        windows = len(WindowIndex(encoded.streams["train"], length))
+        windows = len(WindowIndex(train, length))
         say(f"windows: {windows:,} of {length} tokens, {steps:,} batches of {rows} an epoch")
     else:
         say(f"{name}: {steps:,} batches of {rows} x {config.data.batching.length} an epoch")
