@@ -16,6 +16,7 @@ STEPS = 200
 LAB = (
     "experiment=study",
     "data/batching=windows",
+    "data.batching.length=50",
     "data.limit=60",
     "data.batching.batch_size=32",
     f"training.max_steps={STEPS}",
