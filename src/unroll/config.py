@@ -99,6 +99,11 @@ class Config:
                 "take evaluation.protocol=window",
             )
             require(
+                not self.model.bidirectional or self.evaluation.gradient_steps is None,
+                "evaluation.gradient_steps needs a model that reads in one direction: set "
+                "model.bidirectional=false, or evaluation.gradient_steps=null",
+            )
+            require(
                 not self.model.bidirectional or self.training.truncation.name == "full",
                 f"training.truncation={self.training.truncation.name} cuts a sequence into pieces "
                 "that are read one after the other, which model.bidirectional=true cannot: take "
