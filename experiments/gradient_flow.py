@@ -91,7 +91,7 @@ def _vanishing(start: dict[str, Flow]) -> Markup:
     at = [start[label(cell, RADII[0])] for cell in CELLS]
     return sentence(
         "With a spectral radius of {:g} at the start, less than 1 % of the gradient is left after "
-        "{} steps back in the RNN, {} in the LSTM, {} in the GRU. The radius alone would leave "
+        "{} steps in the RNN, {} in the LSTM, {} in the GRU. The radius alone would leave "
         "{:.3f} after 10 steps and {:.6f} after 50; the RNN, in which tanh flattens as well, keeps "
         "{} after {}.",
         RADII[0],
