@@ -81,6 +81,11 @@ class Config:
             f"run={self.run} has no meaning for task={self.task.name}: it is what "
             f"{', '.join(NEED_A_RUN)} read",
         )
+        require(
+            isinstance(self.model, RecurrentConfig) or self.evaluation.gradient_steps is None,
+            f"evaluation.gradient_steps has no meaning for model={self.model.name}, which has no "
+            "gradient: leave it out",
+        )
         if not wanted and isinstance(self.model, RecurrentConfig):
             require(
                 not self.model.bidirectional or self.data.batching.name == "windows",
@@ -93,6 +98,11 @@ class Config:
                 "model.bidirectional=true cannot be scored with evaluation.protocol="
                 f"{self.evaluation.protocol}, which would show it the words it is to predict: "
                 "take evaluation.protocol=window",
+            )
+            require(
+                not self.model.bidirectional or self.evaluation.gradient_steps is None,
+                "evaluation.gradient_steps needs a model that reads in one direction: set "
+                "model.bidirectional=false, or evaluation.gradient_steps=null",
             )
             require(
                 not self.model.bidirectional or self.training.truncation.name == "full",

@@ -22,6 +22,9 @@ class EvaluationConfig:
     """A text file to score instead of a split."""
     batch_size: int
     """Rows read at once, where rows are independent. Memory, not results, depends on it."""
+    gradient_steps: int | None
+    """Steps back over which a training measures the gradient's flow, before it and after; null:
+    not at all."""
 
     def __post_init__(self) -> None:
         require_one_of("evaluation.protocol", self.protocol, PROTOCOLS)
@@ -29,6 +32,10 @@ class EvaluationConfig:
         for key in ("context", "batch_size"):
             value = getattr(self, key)
             require(value >= 1, f"evaluation.{key}={value}: at least 1")
+        require(
+            self.gradient_steps is None or self.gradient_steps >= 1,
+            f"evaluation.gradient_steps={self.gradient_steps}: at least 1 (or null for none)",
+        )
 
 
 register_schema("evaluation", "default", EvaluationConfig)

@@ -40,6 +40,9 @@ class RecurrentConfig(ModelConfig):
     initialization: str
     """default: PyTorch's uniform; orthogonal: recurrent matrices orthogonal (Saxe et al. 2014);
     normal: every weight from N(0, 0.01^2), every bias 0 (d2l 8.5)."""
+    spectral_radius: float | None
+    """Largest absolute eigenvalue that every gate's recurrent matrix is scaled to at the start
+    (Pascanu et al. 2013); null: as drawn."""
 
     def __post_init__(self) -> None:
         for key in ("embedding_size", "hidden_size", "layers"):
@@ -51,6 +54,11 @@ class RecurrentConfig(ModelConfig):
         require_one_of("model.implementation", self.implementation, ("library", "scratch"))
         require_one_of(
             "model.initialization", self.initialization, ("default", "orthogonal", "normal")
+        )
+        require(
+            self.spectral_radius is None
+            or (self.spectral_radius > 0 and math.isfinite(self.spectral_radius)),
+            f"model.spectral_radius={self.spectral_radius}: above 0 (or null for as drawn)",
         )
         width = self.hidden_size * (2 if self.bidirectional else 1)
         require(

@@ -47,6 +47,8 @@ class LanguageModel(nn.Module):
                     nn.init.zeros_(parameter)
         elif tied is not None:  # the embedding's unit variance would make the first logits huge
             nn.init.normal_(tied, std=self.cell.width**-0.5)
+        if config.spectral_radius is not None:
+            self.cell.set_spectral_radius(config.spectral_radius)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.output_dropout = nn.Dropout(config.output_dropout)
 
@@ -84,6 +86,10 @@ class LanguageModel(nn.Module):
     def scale_gradient(self, state: State, factors: Tensor) -> State:
         """The same state, its gradient multiplied by ``factors (batch,)`` on the way back."""
         return self.cell.scale_gradient(state, factors)
+
+    def state_parts(self, state: State) -> tuple[Tensor, ...]:
+        """The tensors that the state is made of."""
+        return self.cell.state_parts(state)
 
     def select(self, state: State, rows: Tensor) -> State:
         """The state of these rows."""

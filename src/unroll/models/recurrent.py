@@ -6,7 +6,7 @@ State is opaque outside this package: whoever holds one hands it back, or asks a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -33,10 +33,8 @@ class Cell(nn.Module, Generic[Config]):
         self._states = config.layers * (2 if config.bidirectional else 1)
         self.module = self.make(config, input_size)
         if config.initialization == "orthogonal":
-            for name, parameter in self.module.named_parameters():
-                if name.startswith("weight_hh"):
-                    for gate in torch.split(parameter, config.hidden_size):
-                        nn.init.orthogonal_(gate)
+            for matrix in self.recurrent_matrices():
+                nn.init.orthogonal_(matrix)
 
     def make(self, config: Config, input_size: int) -> nn.Module:
         """The module that does the work, its weights named and laid out as PyTorch's."""
@@ -57,10 +55,25 @@ class Cell(nn.Module, Generic[Config]):
         hidden, state = self.module(inputs, state)
         return hidden, state
 
+    def recurrent_matrices(self) -> Iterator[Tensor]:
+        """The matrix ``(hidden, hidden)`` of every gate of every layer, open to be changed."""
+        for name, parameter in self.module.named_parameters():
+            if name.startswith("weight_hh"):
+                yield from torch.split(parameter.detach(), self.hidden_size)
+
+    def set_spectral_radius(self, radius: float) -> None:
+        """Scale every recurrent matrix so that its largest eigenvalue has this absolute value."""
+        for matrix in self.recurrent_matrices():
+            matrix *= radius / torch.linalg.eigvals(matrix).abs().max()
+
     def initial_state(self, batch: int) -> State:
         """Zeros for ``batch`` rows."""
         weight = next(self.parameters())
         return weight.new_zeros(self._states, batch, self.hidden_size)
+
+    def state_parts(self, state: State) -> tuple[Tensor, ...]:
+        """The tensors that a state is made of."""
+        return state if isinstance(state, tuple) else (state,)
 
     def map_state(self, state: State, change: Callable[[Tensor], Tensor]) -> State:
         """The state with every tensor of it changed."""

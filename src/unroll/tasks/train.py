@@ -12,6 +12,7 @@ from unroll.config import Config
 from unroll.data.batching import Batching, WindowIndex
 from unroll.data.statistics import most_frequent, token_counts
 from unroll.data.token_stream import Encoded, encode
+from unroll.evaluation.gradient_flow import gradient_flow
 from unroll.evaluation.perplexity import Score, require_scorable, score
 from unroll.generation.sampler import Samples, sample
 from unroll.models.language_model import LanguageModel
@@ -27,6 +28,9 @@ from unroll.tracking import ledger
 from unroll.tracking.store import MLflowTracker, Tracker
 from unroll.training import checkpoint
 from unroll.training.loop import Learner, Outcome, perplexity
+
+GRADIENT_SEQUENCES = 64
+"""Sequences over which the flow of gradients is averaged."""
 
 
 def train(
@@ -61,12 +65,14 @@ def train(
         log_every=run.tracker.every,
     )
     with run.recorded({"data.vocabulary_size": len(encoded.vocabulary)}) as tracker:
+        keeper.log_gradient_flow("initial")
         outcome = learner.fit()
         tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:
             say("interrupted: the checkpoint is kept; scoring what there is")
             tracker.tag("interrupted", "true")
         keeper.restore_best()
+        keeper.log_gradient_flow("trained")
         test = keeper.score("test")
         samples = sample(
             model,
@@ -125,6 +131,17 @@ class Keeper:
             return None
         unknown = self.encoded.vocabulary.unknown
         return score(self.model, self.encoded.streams[split], self.config.evaluation, unknown)
+
+    def log_gradient_flow(self, when: str) -> None:
+        """Keep how far back gradients flow, where it was asked for: a curve against k."""
+        steps, streams = self.config.evaluation.gradient_steps, self.encoded.streams
+        if steps is None:
+            return
+        stream = streams.get("valid", streams["train"])
+        assert isinstance(self.model, LanguageModel)
+        norms = gradient_flow(self.model, stream, steps, GRADIENT_SEQUENCES)
+        for back, norm in enumerate(norms):
+            self.run.tracker.log({f"gradient_flow/{when}": norm}, back)
 
     def validator(self) -> Any:
         """What scores the validation split, or None where there is none."""
