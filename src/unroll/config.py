@@ -38,6 +38,8 @@ HOME = CHECKOUT if (CHECKOUT / "conf").is_dir() else Path.cwd()
 """Where runs, outputs and caches go: the checkout, or where there is none the working folder."""
 
 OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
+# words of a symbol and its gap (data=recall, which itself refuses a gap below 0)
+OmegaConf.register_new_resolver("through", lambda gap: max(gap, 0) + 1, replace=True)
 
 
 @register("task", "train", builds="unroll.tasks:train")
