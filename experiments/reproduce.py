@@ -11,7 +11,7 @@ import platform
 import sys
 import time
 
-from experiments import cells, hidden_size, rnn_improvements
+from experiments import cells, hidden_size, memory, rnn_improvements
 from experiments.study import Study, run
 from unroll import __version__
 from unroll.app import explained
@@ -21,7 +21,7 @@ from unroll.report import page
 from unroll.tasks import git_commit
 
 STUDIES: dict[str, Study] = {
-    module.STUDY.name: module.STUDY for module in (cells, hidden_size, rnn_improvements)
+    module.STUDY.name: module.STUDY for module in (cells, hidden_size, rnn_improvements, memory)
 }
 
 

@@ -19,6 +19,9 @@ from unroll.report.runs import Record, fetch
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.store import Family, finished
 
+PLACES = ("tracking", "data.cache")
+"""Overrides that say where things are kept and not what is run."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -39,6 +42,15 @@ class Study:
     name: str
     jobs: tuple[Job, ...]
     draw: Callable[[Results], Section]
+    own_data: bool = False
+    """The study makes the data that its question needs, so that it stays as it is whatever the
+    overrides of the command say, save where things are kept."""
+
+    def asked(self, extra: Sequence[str]) -> tuple[Job, ...]:
+        """The jobs with what the overrides of the command change in them."""
+        if self.own_data:
+            extra = [word for word in extra if word.startswith(PLACES)]
+        return tuple(replace(job, overrides=(*job.overrides, *extra)) for job in self.jobs)
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
         Refused: a job cannot be run as asked.
         RuntimeError: a job failed.
     """
-    jobs = tuple(replace(job, overrides=(*job.overrides, *extra)) for job in study.jobs)
+    jobs = study.asked(extra)
     configs = [compose([*job.overrides, "threads=1"]) for job in jobs]
     tracking = configs[0].tracking
     assert isinstance(tracking, MLflowConfig)
