@@ -200,6 +200,7 @@ def test_training_gives_the_whole_answer(trained: Path) -> None:
         "perplexity",
         "nats_per_token",
         "bits_per_character",
+        "accuracy",
         "tokens",
         "unknown_rate",
     }

@@ -41,6 +41,8 @@ NEED_A_RUN = ("sample", "evaluate")
 """Tasks that read the run named by ``run=``."""
 
 OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
+# words of a symbol and its gap (data=recall, which itself refuses a gap below 0)
+OmegaConf.register_new_resolver("through", lambda gap: max(gap, 0) + 1, replace=True)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from unroll.models.language_model import LanguageModel
 from unroll.registry import Refused
 
 CELLS = ["rnn", "lstm", "gru"]
-PROTOCOLS = ["stream", "document", "window", "handout"]
+PROTOCOLS = ["stream", "document", "last", "window", "handout"]
 VOCABULARY, CONTEXT, UNKNOWN = 9, 4, 0
 LENGTHS = [3, 1, CONTEXT, 0, 2, CONTEXT + 1, CONTEXT - 1, 13, 7, 1, CONTEXT + 2, 2]
 
@@ -97,6 +97,11 @@ def slow_document(model: LanguageModel, documents: list[list[int]]) -> Nats:
     return sum(nats for nats, _ in found), sum(tokens for _, tokens in found)
 
 
+def slow_last(model: LanguageModel, documents: list[list[int]]) -> Nats:
+    long = [words for words in documents if len(words) > 1]
+    return -sum(read_afresh(model, words[:-1])[words[-1]].item() for words in long), len(long)
+
+
 def slow_window(model: LanguageModel, documents: list[list[int]]) -> Nats:
     nats, tokens = 0.0, 0
     for words in documents:
@@ -120,7 +125,13 @@ def slow_handout(model: LanguageModel, documents: list[list[int]]) -> Nats:
     return -total, divided_by
 
 
-SLOW = dict(zip(PROTOCOLS, [slow_stream, slow_document, slow_window, slow_handout], strict=True))
+SLOW = {
+    "stream": slow_stream,
+    "document": slow_document,
+    "last": slow_last,
+    "window": slow_window,
+    "handout": slow_handout,
+}
 
 
 def twin(protocol: str, model: LanguageModel, stream: TokenStream) -> Nats:
@@ -172,12 +183,12 @@ def test_a_single_document_of_any_length_equals_the_twin(model, setting, protoco
     nats, counted = twin(protocol, made, alone)
     found = score(made, alone, setting(protocol), UNKNOWN)
     assert found.nats == pytest.approx(nats, rel=1e-4)
-    assert found.counted == counted == length - 1
-    assert found.tokens == (length - 2 if protocol == "handout" else length - 1)
+    assert found.counted == counted == (1 if protocol == "last" else length - 1)
+    assert found.tokens == counted - (protocol == "handout")
 
 
 @pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [0], []])
-@pytest.mark.parametrize("protocol", ["document", "window", "handout"])
+@pytest.mark.parametrize("protocol", ["document", "last", "window", "handout"])
 def test_text_without_a_second_word_is_refused(model, setting, protocol, lengths):
     with pytest.raises(Refused, match="no token to score"):
         score(model(), stream_of(lengths), setting(protocol), UNKNOWN)
@@ -246,10 +257,36 @@ def test_the_unknown_words_among_the_scored_ones_are_counted(model, setting, str
     scored = {
         "stream": [word for text in words for word in text][1:],
         "handout": [word for text in words for word in text[1:-1]],
+        "last": [text[-1] for text in words if len(text) > 1],
     }.get(protocol, [word for text in words for word in text[1:]])
     assert found.unknown == scored.count(3) > 0
     assert found.unknown_rate == scored.count(3) / len(scored)
     assert found.tokens == len(scored)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_accuracy_is_the_share_of_scored_tokens_that_were_the_likeliest(
+    model, setting, stream, name
+):
+    made = model(name).eval()
+    with torch.no_grad():
+        hits = {
+            "document": [
+                read_afresh(made, words[:i]).argmax() == words[i]
+                for words in texts(stream)
+                for i in range(1, len(words))
+            ],
+            "last": [
+                read_afresh(made, words[:-1]).argmax() == words[-1]
+                for words in texts(stream)
+                if len(words) > 1
+            ],
+        }
+    for protocol, found in hits.items():
+        scored = score(made, stream, setting(protocol), UNKNOWN)
+        assert scored.hits == sum(found)
+        assert scored.accuracy == pytest.approx(sum(found) / len(found))
+    assert 0 < sum(hits["document"]) < len(hits["document"])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -262,31 +299,33 @@ def test_scoring_leaves_dropout_out_and_the_model_as_it_was(model, setting, stre
     assert all(parameter.grad is None for parameter in made.parameters())
 
 
-@pytest.mark.parametrize("protocol", ["stream", "document"])
+@pytest.mark.parametrize("protocol", ["stream", "document", "last"])
 def test_a_bidirectional_model_is_not_scored_on_words_it_has_seen(model, setting, stream, protocol):
     with pytest.raises(Refused, match=r"take evaluation\.protocol=window"):
         score(model(bidirectional=True), stream, setting(protocol), UNKNOWN)
 
 
 def test_a_score_derives_its_figures_from_nats_and_counts():
-    found = Score("stream", nats=8 * math.log(2), tokens=4, counted=4, unknown=1,
+    found = Score("stream", nats=8 * math.log(2), tokens=4, counted=4, hits=3, unknown=1,
                   characters=16.0, seconds=2.0)  # fmt: skip
     assert found.nats_per_token == pytest.approx(2 * math.log(2))
     assert found.perplexity == pytest.approx(4)
     assert found.bits_per_character == pytest.approx(0.5)
+    assert found.accuracy == 0.75
     assert found.unknown_rate == 0.25
     assert found.tokens_per_second == 2.0
     assert found.figures() == {
         "perplexity": found.perplexity,
         "nats_per_token": found.nats_per_token,
         "bits_per_character": found.bits_per_character,
+        "accuracy": 0.75,
         "tokens": 4,
         "unknown_rate": 0.25,
     }
 
 
 def test_a_perplexity_past_a_float_is_infinite():
-    assert Score("stream", 1e6, 1, 1, 0, 1.0, 1.0).perplexity == math.inf
+    assert Score("stream", 1e6, 1, 1, 0, 0, 1.0, 1.0).perplexity == math.inf
 
 
 @pytest.mark.parametrize(

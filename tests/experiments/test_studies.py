@@ -3,11 +3,12 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from experiments.study import Job, Study, run
 
-from experiments import cells, forecast, reproduce
+from experiments import cells, forecast, memory, reproduce
 from unroll.app import compose
 from unroll.registry import Refused
 from unroll.report import page
@@ -83,3 +84,53 @@ def test_a_study_with_data_of_its_own_is_left_alone_by_overrides_and_drawn_from_
     assert set(re.findall(r'href="#run-(\w+)"', text)) <= set(ids)
     collapsed = sum(record.metric("error/multi_step") for record in done.results["mlp"]) / 2
     assert f">{collapsed:.3f}</a>" in text
+
+
+def test_a_study_that_brings_its_data_takes_from_the_command_only_where_things_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = (Job("a", ("experiment=recall",)),)
+    extra = ["data=ag_news", "training.max_steps=4", "tracking.directory=here", "data.cache=there"]
+    assert Study("own", jobs, cells.draw, own_data=True).words(extra) == extra[2:]
+    assert Study("other", jobs, cells.draw).words(extra) == extra
+    given = Study("given", jobs, cells.draw, corpus="lyrics")
+    assert given.missing() == "LYRICS=PATH"
+    monkeypatch.setenv("LYRICS", "songs.zip")
+    assert given.missing() is None
+    assert given.words(extra) == [*extra[2:], "data.path=songs.zip"]
+
+
+class Recalled:
+    """A finished run with nothing but an accuracy."""
+
+    def __init__(self, run_id: str, accuracy: float) -> None:
+        self.run_id, self.accuracy = run_id, accuracy
+
+    def metric(self, key: str) -> float:
+        assert key == "test/accuracy"
+        return self.accuracy
+
+
+@pytest.mark.parametrize(
+    ("rnn", "lstm", "said"),
+    [
+        (0.13, 1.0, f"At a gap of {memory.GAPS[-1]} words the LSTM names"),
+        (0.30, 1.0, "At none of the gaps"),
+        (0.13, 0.9, "At none of the gaps"),
+    ],
+)
+def test_the_memory_study_says_where_rnn_and_lstm_part_only_if_they_do(
+    rnn: float, lstm: float, said: str
+) -> None:
+    accuracy = {"rnn": rnn, "lstm": lstm, "gru": 1.0}
+    results: Any = {
+        memory.label(cell, gap): [
+            Recalled(f"{cell}{gap}{seed}", accuracy[cell]) for seed in memory.SEEDS
+        ]
+        for cell in memory.CELLS
+        for gap in memory.GAPS
+    }
+    answer = memory.draw(results)[0].answer
+    assert said in answer[0].striptags()
+    reach = answer[1 + memory.CELLS.index("lstm")].striptags()
+    assert ("at no gap" in reach) == (lstm < 0.95)

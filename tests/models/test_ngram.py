@@ -153,9 +153,11 @@ def test_looking_up_a_word_gives_what_the_whole_distribution_gives(text, order, 
     assert torch.equal(softmax.logits(contexts), logs)
     for word in range(VOCABULARY):
         aims = torch.full((len(contexts),), word)
-        assert softmax.nats(contexts, aims) == pytest.approx(-logs[:, word].sum().item(), rel=1e-5)
+        assert softmax.score(contexts, aims)[0] == pytest.approx(
+            -logs[:, word].sum().item(), rel=1e-5
+        )
         for row in (0, len(contexts) - 1):
-            alone = softmax.nats(contexts[row : row + 1], aims[:1])
+            alone = softmax.score(contexts[row : row + 1], aims[:1])[0]
             assert alone == pytest.approx(-logs[row, word].item(), rel=1e-5, abs=1e-6)
 
 

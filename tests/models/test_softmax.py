@@ -58,8 +58,11 @@ def test_the_loss_is_the_mean_negative_log_probability_of_the_targets(made, hidd
 
 
 @pytest.mark.parametrize("at_once", [1, VOCABULARY, 3 * VOCABULARY + 2, ROWS * VOCABULARY, 1 << 24])
-def test_nats_in_blocks_equal_the_sum_over_all_rows(made, hidden, targets, monkeypatch, at_once):
+def test_a_score_in_blocks_equals_that_over_all_rows(made, hidden, targets, monkeypatch, at_once):
     expected = ROWS * made.loss(hidden, targets).item()
+    rows = zip(written_out(made, hidden), targets.tolist(), strict=True)
+    likeliest = sum(row.index(max(row)) == target for row, target in rows)
+    assert 0 < likeliest < ROWS
     monkeypatch.setattr(softmax, "LOGITS_AT_ONCE", at_once)
     largest = 0
 
@@ -68,12 +71,14 @@ def test_nats_in_blocks_equal_the_sum_over_all_rows(made, hidden, targets, monke
         largest = max(largest, out.numel())
 
     made.linear.register_forward_hook(note)
-    assert made.nats(hidden, targets) == pytest.approx(expected, rel=1e-5)
+    nats, hits = made.score(hidden, targets)
+    assert nats == pytest.approx(expected, rel=1e-5)
+    assert hits == likeliest
     assert largest <= max(at_once, VOCABULARY)
 
 
-def test_nats_of_no_target_are_none(made):
-    assert made.nats(torch.zeros(0, WIDTH), torch.zeros(0, dtype=torch.long)) == 0.0
+def test_the_score_of_no_target_is_none(made):
+    assert made.score(torch.zeros(0, WIDTH), torch.zeros(0, dtype=torch.long)) == (0.0, 0)
 
 
 def test_the_loss_is_reduced_in_float32(made, hidden, targets):

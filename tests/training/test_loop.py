@@ -106,7 +106,9 @@ def training(composed):
 
 
 def scored(loss: float) -> Score:
-    return Score("stream", loss, tokens=1, counted=1, unknown=0, characters=1.0, seconds=1.0)
+    return Score(
+        "stream", loss, tokens=1, counted=1, hits=0, unknown=0, characters=1.0, seconds=1.0
+    )
 
 
 def same(first: list[torch.Tensor], second: list[torch.Tensor], atol: float = 0.0) -> bool:
@@ -233,6 +235,7 @@ def test_the_history_is_what_was_logged(training):
         "train/epoch_perplexity",
         "valid/loss",
         "valid/perplexity",
+        "valid/accuracy",
         "grad_norm",
         "learning_rate",
         "tokens_per_second",

@@ -115,7 +115,7 @@ class CorpusConfig:
     test_fraction: float
     """The same for the test split. 0 holds nothing out."""
     split_seed: int
-    """Seed of the choice of held-out documents."""
+    """Seed of the choice of held-out documents, and of what is generated."""
     limit: int | None
     """Only the first n documents of every split the corpus has; null for all."""
     append_eos: bool
@@ -215,6 +215,47 @@ class LyricsConfig(CorpusConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_characters(self.characters)
+
+
+@register("data", "recall", builds="unroll.data.recall:Recall")
+@dataclass(frozen=True)
+class RecallConfig(CorpusConfig):
+    """Generated: a symbol, a gap of distractors, the same symbol (Hochreiter and Schmidhuber
+    1997, experiment 2). Held-out splits are further draws."""
+
+    gap: int
+    """Distractors between the symbol and its return."""
+    symbols: int
+    """Different symbols."""
+    distractors: int
+    """Different distractors, each as likely; 1 fills every gap alike."""
+    documents: int
+    """Documents drawn, those that are held out included."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, least in (("gap", 0), ("symbols", 2), ("distractors", 1), ("documents", 1)):
+            value = getattr(self, key)
+            require(value >= least, f"data.{key}={value}: at least {least}")
+        length = self.batching.length
+        require(
+            length > self.gap,
+            f"data.gap={self.gap}: the symbol would have left a sequence of data.batching.length="
+            f"{length} before it returns: take data.batching.length={self.gap + 1}, or "
+            f"data.gap={length - 1}",
+        )
+        require(
+            self.batching.name != "windows" or length == self.gap + 1,
+            f"data.batching.length={length}: a window takes a symbol and its gap of "
+            f"data.gap={self.gap}, and no document holds more: take data.batching.length="
+            f"{self.gap + 1}, or leave it out",
+        )
+        require(
+            self.tokenizer.name == "word" and not self.append_eos,
+            f"data/tokenizer={self.tokenizer.name} data.append_eos={str(self.append_eos).lower()}:"
+            " data=recall counts its gap in words and ends with the symbol, so take "
+            "data/tokenizer=word data.append_eos=false",
+        )
 
 
 def _require_characters(characters: int | None) -> None:

@@ -294,7 +294,7 @@ class TimeMachine(Corpus):
 
     def table(self, files: list[Path]) -> Dataset:
         arguments = {"path": str(files[0])} | self.reading
-        return _generated(_cleaned_lines, arguments, files, self.config.cache)
+        return generated(_cleaned_lines, arguments, files, self.config.cache)
 
 
 def _cleaned_lines(
@@ -324,7 +324,7 @@ class Lyrics(Corpus):
 
     def table(self, files: list[Path]) -> Dataset:
         arguments = {"path": str(files[0])} | self.reading
-        return _generated(_one_text, arguments, files, self.config.cache)
+        return generated(_one_text, arguments, files, self.config.cache)
 
 
 def _one_text(path: str, name: str, characters: int | None) -> Iterator[dict[str, str]]:
@@ -365,7 +365,7 @@ def _rows(paths: list[str], reader: Reader) -> Iterator[dict[str, str]]:
 
 def _streamed(files: list[Path], cache: str, reader: Reader) -> Dataset:
     """A table on disk of the documents of ``files``, written as they are read."""
-    return _generated(
+    return generated(
         _rows, {"paths": [str(path) for path in files], "reader": reader}, files, cache
     )
 
@@ -376,7 +376,7 @@ def _tabular(path: Path, column: str, cache: str) -> Dataset:
     from datasets import load_dataset
 
     if path.suffix == ".jsonl":
-        return _generated(_json_rows, {"path": str(path), "column": column}, [path], cache)
+        return generated(_json_rows, {"path": str(path), "column": column}, [path], cache)
     as_text = {"converters": {column: str}, "keep_default_na": False}
     try:
         table = load_dataset(
@@ -431,12 +431,13 @@ def _text_column(table: Dataset, column: str, where: str) -> Dataset:
     return table.cast(Features({TEXT: Value("string")}))
 
 
-def _generated(
+def generated(
     rows: Callable[..., Iterator[dict[str, str]]],
     arguments: dict[str, Any],
     files: list[Path],
     cache: str,
 ) -> Dataset:
+    """A table on disk of what ``rows(**arguments)`` yields, made from ``files``."""
     from datasets import Dataset, Features, Value
 
     folder = _folder(files, cache, repr(arguments))

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from unroll.registry import register_schema, require, require_one_of
 
-PROTOCOLS = ("stream", "document", "window", "handout")
+PROTOCOLS = ("stream", "document", "last", "window", "handout")
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     protocol: str
-    """stream: state carried through the split; document: fresh at each document; window: at most
-    `context` tokens before each; handout: the lab's own loop."""
+    """stream: state carried through the split; document: fresh at each document; last: the
+    same, scoring only its last token; window: at most `context` tokens before each; handout: the
+    lab's own loop."""
     context: int
     """Tokens before the scored one, for window and handout."""
     split: str

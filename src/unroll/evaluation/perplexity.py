@@ -5,9 +5,11 @@ are not ``IGNORE`` are scored. One loop then adds up nats over the batches of an
 
     perplexity          = exp(nats / counted)
     bits per character  = nats / ln 2 / characters
+    accuracy            = hits / tokens
 
-``counted`` is the number of scored tokens, save in ``handout``. ``characters`` is the length of
-the original text, in the proportion in which its tokens were scored.
+``tokens`` is the number of scored tokens, ``counted`` the same save in ``handout``.
+``characters`` is the length of the original text, in the proportion in which its tokens were
+scored.
 """
 
 from __future__ import annotations
@@ -28,18 +30,21 @@ from unroll.models.model import Model
 from unroll.registry import require
 
 STEPS_AT_ONCE = 1024
-"""Time steps of one batch of ``stream`` and ``document``: bounds the memory of hidden states."""
+"""Time steps of one batch of ``stream``, ``document`` and ``last``: bounds the memory of hidden
+states."""
 
 
 @dataclass(frozen=True)
 class Score:
     """What a model makes of a text. ``nats`` is the sum of ``-log p`` over ``tokens`` scored
-    tokens, ``counted`` the number it is divided by."""
+    tokens, ``counted`` the number it is divided by, ``hits`` how many of them no other was
+    likelier than, nan where that is not known."""
 
     protocol: str
     nats: float
     tokens: int
     counted: int
+    hits: float
     unknown: int
     characters: float
     seconds: float
@@ -61,6 +66,11 @@ class Score:
         return self.nats / math.log(2) / self.characters if self.characters else math.nan
 
     @property
+    def accuracy(self) -> float:
+        """Share of the scored tokens that no other was likelier than."""
+        return self.hits / self.tokens
+
+    @property
     def unknown_rate(self) -> float:
         """Share of the scored tokens that are ``<unk>``."""
         return self.unknown / self.tokens
@@ -75,6 +85,7 @@ class Score:
             "perplexity": self.perplexity,
             "nats_per_token": self.nats_per_token,
             "bits_per_character": self.bits_per_character,
+            "accuracy": self.accuracy,
             "tokens": self.tokens,
             "unknown_rate": self.unknown_rate,
         }
@@ -99,7 +110,7 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
     )
     require_scorable(stream, config, "the text")
     protocol = PROTOCOLS[config.protocol](config, every_position=not model.reads_ahead)
-    nats, tokens, unknowns = 0.0, 0, 0
+    nats, hits, tokens, unknowns = 0.0, 0.0, 0, 0
     training = model.training
     model.eval()
     start = time.perf_counter()
@@ -112,14 +123,15 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
             hidden, state = model(batch.inputs, state)
             scored = batch.targets != IGNORE
             targets = batch.targets[scored]
-            nats += model.softmax.nats(hidden[scored], targets)
+            found = model.softmax.score(hidden[scored], targets)
+            nats, hits = nats + found[0], hits + found[1]
             tokens += targets.numel()
             unknowns += int((targets == unknown).sum())
     seconds = time.perf_counter() - start
     model.train(training)
     characters = stream.characters * tokens / len(stream)
     counted = protocol.counted(stream, tokens)
-    return Score(config.protocol, nats, tokens, counted, unknowns, characters, seconds)
+    return Score(config.protocol, nats, tokens, counted, hits, unknowns, characters, seconds)
 
 
 def require_scorable(stream: TokenStream, config: EvaluationConfig, name: str) -> None:
@@ -167,28 +179,44 @@ class Document(Protocol):
     """
 
     def batches(self, stream: TokenStream) -> Iterator[Batch]:
-        yield from _openings(stream, stream.lengths - 1, self.config.batch_size)
+        lengths = stream.lengths - 1
+        yield from _openings(stream, np.zeros_like(lengths), lengths, self.config.batch_size)
 
 
-def _openings(stream: TokenStream, lengths: Offsets, batch_size: int) -> Iterator[Batch]:
-    """The first ``lengths`` targets of each document, read from its first token on."""
+class Last(Protocol):
+    """The last token of each document, after all of the document before it."""
+
+    def batches(self, stream: TokenStream) -> Iterator[Batch]:
+        lengths = stream.lengths - 1
+        yield from _openings(stream, lengths - 1, lengths, self.config.batch_size)
+
+
+def _openings(
+    stream: TokenStream, skipped: Offsets, lengths: Offsets, batch_size: int
+) -> Iterator[Batch]:
+    """The first ``lengths`` targets of each document less the ``skipped`` first ones, all of
+    them read from the document's first token on."""
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
     for first in range(0, len(order), batch_size):
         rows = order[first : first + batch_size]
-        starts, left = np.asarray(stream.offsets[rows]), lengths[rows]
+        starts, skip, left = np.asarray(stream.offsets[rows]), skipped[rows], lengths[rows]
         for done in range(0, int(left[0]), STEPS_AT_ONCE):
             length = min(STEPS_AT_ONCE, int(left[0]) - done)
-            yield _padded(stream, starts + done, left - done, length, carry=done > 0)
+            yield _padded(stream, starts + done, skip - done, left - done, length, carry=done > 0)
 
 
-def _padded(stream: TokenStream, starts: Offsets, left: Offsets, length: int, carry: bool) -> Batch:
-    """``length`` steps of rows that have ``left`` targets each; past those, nothing is scored."""
+def _padded(
+    stream: TokenStream, starts: Offsets, skip: Offsets, left: Offsets, length: int, carry: bool
+) -> Batch:
+    """``length`` steps of rows that have ``left`` targets each; the first ``skip`` of them are
+    not scored, nor is anything past the last."""
     within = starts[:, None] + np.minimum(np.arange(length + 1), np.maximum(left, 0)[:, None])
     ids = torch.from_numpy(stream.rows(np.minimum(within, len(stream) - 1).reshape(-1), 1))
     ids = ids.reshape(len(starts), length + 1)
-    beyond = torch.from_numpy(np.arange(length) >= left[:, None])
-    return Batch(ids[:, :-1], ids[:, 1:].masked_fill(beyond, IGNORE), carry)
+    steps = np.arange(length)
+    unscored = torch.from_numpy((steps < skip[:, None]) | (steps >= left[:, None]))
+    return Batch(ids[:, :-1], ids[:, 1:].masked_fill(unscored, IGNORE), carry)
 
 
 class Window(Protocol):
@@ -202,7 +230,7 @@ class Window(Protocol):
         context, rows = self.config.context, self.config.batch_size
         lengths = stream.lengths - 1
         if self.every_position:
-            yield from _openings(stream, np.minimum(lengths, context), rows)
+            yield from _openings(stream, np.zeros_like(lengths), np.minimum(lengths, context), rows)
         else:
             for known in range(1, context + 1):
                 starts = np.asarray(stream.offsets[:-1][lengths >= known])
@@ -242,6 +270,7 @@ def _without_last(stream: TokenStream) -> TokenStream:
 PROTOCOLS: dict[str, type[Protocol]] = {
     "stream": Stream,
     "document": Document,
+    "last": Last,
     "window": Window,
     "handout": Handout,
 }

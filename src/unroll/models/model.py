@@ -11,8 +11,9 @@ from torch import Tensor
 class Softmax(Protocol):
     """Hidden vectors to probabilities of the next token."""
 
-    def nats(self, hidden: Tensor, targets: Tensor) -> float:
-        """Sum of ``-log p(target)`` of ``targets (n,)`` given ``hidden (n, width)``."""
+    def score(self, hidden: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Sum of ``-log p(target)`` in nats of ``targets (n,)`` given ``hidden (n, width)``, and
+        how many of them were the likeliest token; nan where that is not known."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``(..., width)`` to ``(..., vocabulary)``."""

@@ -124,15 +124,16 @@ class NGramTables(nn.Module):
                 self.longer[order - 2].fill(found.keys, shares, backoffs, device)
             contexts = len(found.keys)
 
-    def nats(self, hidden: Tensor, targets: Tensor) -> float:
-        """Sum of ``-log p(target)`` in nats of ``targets (n,)`` given ``hidden (n, order - 1)``;
-        infinite where one of them has probability zero."""
+    def score(self, hidden: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Sum of ``-log p(target)`` in nats of ``targets (n,)`` given ``hidden (n, order - 1)``,
+        infinite where one of them has probability zero; and nan for the hits: only the targets are
+        looked up, and to know the likeliest word takes all of them."""
         chances = self.unigrams[targets]
         for table, context, present in self._contexts(hidden):
             lower = chances if self.smoothing.stepwise else self.unigrams[targets]
             found = table.shares[table.find(context, targets, self.vocabulary_size)]
             chances = torch.where(present, found + table.backoffs[context] * lower, chances)
-        return -chances.log().sum().item()
+        return -chances.log().sum().item(), math.nan
 
     def probabilities(self, hidden: Tensor) -> Tensor:
         """``(..., order - 1)`` to p of every word, ``(..., vocabulary)``."""

@@ -82,7 +82,7 @@ class Counting:
                 batch = shifted(self.stream, np.array([first]), length, carry=first > 0)
                 batch = batch.to(self.model.device)
                 hidden, state = self.model(batch.inputs, state)
-                nats += self.model.softmax.nats(hidden[0], batch.targets[0])
+                nats += self.model.softmax.score(hidden[0], batch.targets[0])[0]
         return nats / total
 
     def _log(self, figures: dict[str, float]) -> None:

@@ -242,7 +242,13 @@ class Trainer:
                 f"the validation loss is nan at step {outcome.steps}: the last updates broke the "
                 "weights; lower optimizer.learning_rate or set training.clip_norm"
             )
-        self._log({"valid/loss": found.nats_per_token, "valid/perplexity": found.perplexity})
+        self._log(
+            {
+                "valid/loss": found.nats_per_token,
+                "valid/perplexity": found.perplexity,
+                "valid/accuracy": found.accuracy,
+            }
+        )
         self.schedule.after_validation(found.nats_per_token)
         if outcome.best_valid is None or found.nats_per_token < outcome.best_valid.nats_per_token:
             outcome.best_valid, outcome.best_step, self.waited = found, outcome.steps, 0
