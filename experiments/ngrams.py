@@ -136,7 +136,7 @@ def _table(results: Results) -> Table:
 STUDY = Study(
     "ngrams",
     (
-        *(Job(name, ("experiment=study", *words)) for name, words in MODELS.items()),
+        *(Job(name, ("data.vocabulary.min_frequency=2", *words)) for name, words in MODELS.items()),
         *cells.STUDY.jobs,
     ),
     draw,
