@@ -120,11 +120,13 @@ def device(config: Config) -> torch.device:
 
 
 def run_name(config: Config, overrides: list[str]) -> str:
-    """Data, model, and what else the command line says, in a name without spaces."""
+    """Data and model of a training, the name of any other task, and what else the command line
+    says, without spaces."""
     given = getattr(config.tracking, "run_name", None)
     if given:
         return str(given)
-    said = [config.data.name, config.model.name]
+    training = config.task.name == "train"
+    said = [config.data.name, config.model.name] if training else [config.task.name]
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
         if key in ("model", "data", "task") or key.startswith(UNNAMED):
