@@ -17,20 +17,22 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unroll.config import Config
-from unroll.data.token_stream import Encoded, Ids, TokenStream
-from unroll.data.vocabulary import SPECIALS
+from unroll.data.config import CorpusConfig
+from unroll.data.token_stream import Encoded, Ids, TokenStream, texts
+from unroll.data.vocabulary import END, SPECIALS
 from unroll.evaluation.config import EvaluationConfig
 from unroll.evaluation.diversity import distinct_n, repetition
 from unroll.evaluation.perplexity import Score, score
 from unroll.generation.config import SamplingConfig
 from unroll.generation.sampler import sample
-from unroll.registry import require
+from unroll.registry import build, require
 from unroll.tasks.config import CompareConfig
 from unroll.tasks.run import Result, Run, say
 from unroll.tasks.trained import Trained, chosen_corpus, load_run
@@ -71,7 +73,7 @@ def compare(
         return found
     corpus = chosen_corpus(readers[0], config, overrides)
     splits = [reader.read(corpus, config.data.cache) for reader in readers]
-    people = real_texts(splits[0], config.sampling)
+    people = real_texts(corpus, splits[0], config.sampling)
     count = config.sampling.prefix_documents
     prefixes = config.sampling.prefixes or [item.prefix for item in people[:count]]
     with run.recorded():
@@ -80,7 +82,7 @@ def compare(
             for mode, sampling in modes(task, config.sampling).items():
                 say(f"{writer.run_id} writes: {mode}")
                 written.append(Written(writer.run_id, mode, write(writer, prefixes, sampling)))
-        texts = [measured(item, readers[0]) for item in written]
+        measures = [measured(item, readers[0]) for item in written]
         scores = []
         for reader, encoded in zip(readers, splits, strict=True):
             say(f"{reader.run_id} reads")
@@ -99,9 +101,9 @@ def compare(
             for reader in readers
         ]
         result = run.keep(
-            {"runs": runs, "texts": texts, "scores": scores}, main_figures(texts, scores)
+            {"runs": runs, "texts": measures, "scores": scores}, main_figures(measures, scores)
         )
-    show(texts, scores)
+    show(measures, scores)
     return result
 
 
@@ -127,12 +129,14 @@ def modes(task: CompareConfig, sampling: SamplingConfig) -> dict[str, SamplingCo
     """The ways of writing, by name."""
     found = {GREEDY: replace(sampling, greedy=True)} if task.greedy else {}
     for temperature in task.temperatures:
-        found[f"{temperature:g}"] = replace(sampling, greedy=False, temperature=temperature)
+        found[str(temperature)] = replace(sampling, greedy=False, temperature=temperature)
     return found
 
 
-def real_texts(encoded: Encoded, sampling: SamplingConfig) -> list[Text]:
+def real_texts(corpus: CorpusConfig, encoded: Encoded, sampling: SamplingConfig) -> list[Text]:
     """As many texts of the test split as a run writes, cut where the prefix ends.
+
+    They are read from the corpus itself, for a stream has lost the words it does not know.
 
     Raises:
         Refused: there is no test split, or it is too short.
@@ -147,12 +151,20 @@ def real_texts(encoded: Encoded, sampling: SamplingConfig) -> list[Text]:
         f"the test split holds {len(starts)} texts of {length} tokens, and {count} are wanted: "
         "take a smaller sampling.length, sampling.prefix_documents or sampling.samples",
     )
-    texts = []
+    end = [END] if corpus.append_eos else []
+    documents = texts(build("data", corpus).read()[TEST])
+    tokens = list(
+        islice(
+            chain.from_iterable([*encoded.tokenizer.tokenize(text), *end] for text in documents),
+            starts[-1] + length,
+        )
+    )
+    found = []
     for start in starts:
-        tokens = encoded.vocabulary.decode(stream.tokens[start : start + length].tolist())
-        prefix = encoded.tokenizer.join(tokens[: sampling.prefix_length])
-        texts.append(Text(prefix, encoded.tokenizer.join(tokens)[len(prefix) :]))
-    return texts
+        prefix = encoded.tokenizer.join(tokens[start : start + sampling.prefix_length])
+        whole = encoded.tokenizer.join(tokens[start : start + length])
+        found.append(Text(prefix, whole[len(prefix) :]))
+    return found
 
 
 def openings(stream: TokenStream, length: int, count: int) -> list[int]:
@@ -181,13 +193,13 @@ def write(writer: Trained, prefixes: list[str], sampling: SamplingConfig) -> lis
         sampling,
         writer.data.batching.length,
     )
-    texts = []
+    written = []
     for item in found.samples:
         tokens = tokenizer.tokenize(item.prefix)
         prefix = tokenizer.join(tokens)
         whole = tokenizer.join([*tokens, *tokenizer.tokenize(item.text)])
-        texts.append(Text(prefix, whole[len(prefix) :]))
-    return texts
+        written.append(Text(prefix, whole[len(prefix) :]))
+    return written
 
 
 def cut(reader: Trained, text: str) -> list[str]:
@@ -199,7 +211,7 @@ def cut(reader: Trained, text: str) -> list[str]:
     ]
 
 
-def read(reader: Trained, texts: list[Text], config: EvaluationConfig) -> Score:
+def read(reader: Trained, items: list[Text], config: EvaluationConfig) -> Score:
     """The reader's score of what follows the prefixes: that of whole texts less that of the
     prefixes by themselves, since either is a sum over tokens given those before."""
     config = replace(config, protocol=OWN_DOCUMENT.get(config.protocol, config.protocol))
@@ -208,12 +220,12 @@ def read(reader: Trained, texts: list[Text], config: EvaluationConfig) -> Score:
     def ids(text: str) -> Ids:
         return reader.vocabulary.encode(cut(reader, text))
 
-    prefixes = TokenStream.from_documents([ids(item.prefix) for item in texts])
+    prefixes = TokenStream.from_documents([ids(item.prefix) for item in items])
     wholes = TokenStream.from_documents(
-        [np.concatenate([ids(item.prefix), ids(item.text)]) for item in texts]
+        [np.concatenate([ids(item.prefix), ids(item.text)]) for item in items]
     )
     found = score(model, wholes, config, unknown)
-    found = replace(found, characters=float(sum(len(item.text) for item in texts)))
+    found = replace(found, characters=float(sum(len(item.text) for item in items)))
     if prefixes.lengths.max() < 2:
         return found
     before = score(model, prefixes, config, unknown)
@@ -248,13 +260,13 @@ def measured(written: Written, first: Trained) -> dict[str, Any]:
     }
 
 
-def main_figures(texts: list[dict[str, Any]], scores: list[dict[str, Any]]) -> dict[str, float]:
+def main_figures(measures: list[dict[str, Any]], scores: list[dict[str, Any]]) -> dict[str, float]:
     """What goes into the store: how each run reads real text and its own, and how varied that is.
 
     The whole matrix is in the result.
     """
     found = {}
-    for item in texts:
+    for item in measures:
         place = f"{item['writer']}/{item['mode']}" if item["mode"] else item["writer"]
         for key in ("distinct_2", "repetition"):
             found[f"{place}/{key}"] = item[key]
@@ -266,8 +278,8 @@ def main_figures(texts: list[dict[str, Any]], scores: list[dict[str, Any]]) -> d
     return found
 
 
-def show(texts: list[dict[str, Any]], scores: list[dict[str, Any]]) -> None:
-    for item in texts:
+def show(measures: list[dict[str, Any]], scores: list[dict[str, Any]]) -> None:
+    for item in measures:
         say(
             f"{item['writer']:.8} {item['mode'] or '':>6}: distinct-1 {item['distinct_1']:.3f}, "
             f"-2 {item['distinct_2']:.3f}, -3 {item['distinct_3']:.3f}, "
