@@ -16,8 +16,8 @@ from unroll.report.runs import Measured, Record, derived
 
 READ = "every cell reads every cell"
 TEMPERATURES = (0.3, 0.5, 0.8, 1.0, 1.2, 1.5)
-PLAIN, GREEDY = "1", "greedy"
-MODES = (GREEDY, *(f"{temperature:g}" for temperature in TEMPERATURES))
+PLAIN, GREEDY = "1.0", "greedy"
+MODES = (GREEDY, *map(str, TEMPERATURES))
 PEOPLE, TEST = "people", "test"
 
 
@@ -33,8 +33,8 @@ def follow(results: Results) -> tuple[Job, ...]:
                 f"task.temperatures=[{','.join(map(str, TEMPERATURES))}]",
                 "sampling.prefix=null",
                 "sampling.prefix_length=10",
-                "sampling.prefix_documents=8",
-                "sampling.samples=2",
+                "sampling.prefix_documents=16",
+                "sampling.samples=1",
                 "sampling.length=50",
                 "evaluation.protocol=document",
             ),

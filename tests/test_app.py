@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from unroll.app import compose, spoken
-from unroll.config import CONF, fingerprint
+from unroll.config import CONF, NEED_A_RUN, fingerprint
 from unroll.registry import Refused, names
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +77,8 @@ REFUSED = {
     "model.hidden_size=3,4": "add -m",
     "data=penn_treebank": "add data.path=",
     "task=sample": "add run=latest",
-    "run=latest": "it is what sample, evaluate read",
+    "task=compare": "add task.runs=...",
+    "run=latest": "it is what sample, evaluate, deploy read",
     "model.bidirectional=true": "data/batching=windows",
     "model.tie_weights=true": "model.embedding_size=256",
     "device=tpu": "unknown device 'tpu'",
@@ -139,7 +140,8 @@ def test_every_option_of_every_group_composes() -> None:
             or path.stem in ("penn_treebank", "text_files", "lyrics")
             else []
         )
-        words += ["run=latest"] if path.stem in ("sample", "evaluate") else []
+        words += ["run=latest"] if path.stem in NEED_A_RUN else []
+        words += ["task.runs=[latest]"] if path.stem == "compare" else []
         compose(words)
 
 

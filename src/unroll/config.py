@@ -37,7 +37,7 @@ CONF = CHECKOUT / "conf" if (CHECKOUT / "conf").is_dir() else Path(__file__).par
 HOME = CHECKOUT if (CHECKOUT / "conf").is_dir() else Path.cwd()
 """Where runs, outputs and caches go: the checkout, or where there is none the working folder."""
 
-NEED_A_RUN = ("sample", "evaluate")
+NEED_A_RUN = ("sample", "evaluate", "deploy")
 """Tasks that read the run named by ``run=``."""
 
 OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
@@ -64,7 +64,7 @@ class Config:
     threads: int | None
     """Threads of one process; null: all cores, shared among parallel jobs."""
     run: str | None
-    """The trained run that sample and evaluate read."""
+    """The trained run that sample, evaluate and deploy read."""
     rerun: bool
     """In multiruns and studies, run again what has finished before."""
 

@@ -64,7 +64,7 @@ class LanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.softmax.linear.weight.device
+        return next(self.parameters()).device
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Ids ``(batch, time)`` and a state to hidden ``(batch, time, width)`` and the next."""

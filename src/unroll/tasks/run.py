@@ -120,13 +120,14 @@ def device(config: Config) -> torch.device:
 
 
 def run_name(config: Config, overrides: list[str]) -> str:
-    """Data, model, and what else the command line says, in a name without spaces; first of all
-    the task, where it is not to train."""
+    """Data and model of a training, or the task and what it describes, and what else the command
+    line says, in a name without spaces."""
     given = getattr(config.tracking, "run_name", None)
     if given:
         return str(given)
-    task = [] if config.task.name == "train" else [config.task.name]
-    said = [*task, config.data.name, config.model.name]
+    trained = [config.data.name, config.model.name]
+    task = config.task.name
+    said = {"train": trained, "describe": [task, *trained]}.get(task, [task])
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
         if key in ("model", "data", "task") or key.startswith(UNNAMED):

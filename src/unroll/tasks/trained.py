@@ -38,10 +38,17 @@ class Trained:
             text = text_config(config.evaluation.text, self.data, config.data)
             found = encode(text, TextFiles(text), self.tokenizer, self.vocabulary)
             return replace(found, streams={"text": found.streams["train"]})
-        named = any(word.startswith("data=") for word in overrides)
-        data = config.data if named else self.data
-        data = replace(data, tokenizer=self.data.tokenizer, cache=config.data.cache)
+        return self.read(chosen_corpus(self, config, overrides), config.data.cache)
+
+    def read(self, data: CorpusConfig, cache: str) -> Encoded:
+        """Any corpus, in the run's ids."""
+        data = replace(data, tokenizer=self.data.tokenizer, cache=cache)
         return encode(data, build("data", data), self.tokenizer, self.vocabulary)
+
+
+def chosen_corpus(trained: Trained, config: Config, overrides: list[str]) -> CorpusConfig:
+    """The corpus that the command line names, else the run's own."""
+    return config.data if any(word.startswith("data=") for word in overrides) else trained.data
 
 
 def load_run(reference: str | None, config: Config, overrides: list[str]) -> Trained:

@@ -1,0 +1,31 @@
+"""How much texts repeat themselves, and each other: counts of n-grams, whatever the tokens are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from typing import TypeVar
+
+Token = TypeVar("Token", bound=Hashable)
+
+
+def distinct_n(texts: Sequence[Sequence[Token]], n: int) -> float:
+    """Different n-grams of all texts together, over all their n-grams (Li et al. 2016).
+
+    It falls as there is more text, so only equal amounts can be laid side by side. NaN where no
+    text has ``n`` tokens.
+    """
+    grams = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else math.nan
+
+
+def repetition(texts: Sequence[Sequence[Token]], n: int) -> float:
+    """Share of a text's n-grams that stood in it before, the mean over texts: seq-rep-n of
+    Welleck et al. (2020). NaN where no text has ``n`` tokens."""
+    shares = [1 - distinct_n([text], n) for text in texts if len(text) >= n]
+    return sum(shares) / len(shares) if shares else math.nan
+
+
+def ngrams(text: Sequence[Token], n: int) -> Iterator[tuple[Token, ...]]:
+    """The n-grams of a text, in order."""
+    return zip(*(text[start:] for start in range(n)), strict=False)

@@ -1,0 +1,213 @@
+"""Cross-scoring of trained runs, against scores made by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unroll.app import compose, dispatch
+from unroll.data.token_stream import TokenStream
+from unroll.evaluation.perplexity import score
+from unroll.registry import Refused, build
+from unroll.tasks.compare import Text, cut, openings, read
+from unroll.tasks.trained import Trained, load_run
+
+TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "training.max_steps=2")
+TINY += ("data.batching.batch_size=4", "training.epochs=50", "sampling.length=3")
+TASK = ("task=compare", "task.temperatures=[1.0]", "sampling.length=6", "sampling.prefix_length=3")
+TASK += ("sampling.prefix_documents=2", "sampling.samples=2")
+RUNS = (("model=lstm", "optimizer.learning_rate=0.1"), ("model=rnn", "data/tokenizer=character"))
+
+
+class Home:
+    """Two trained runs, the second over characters, and what was made of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.places = ["tracking=disabled", f"tracking.directory={folder}/mlruns"]
+        self.places += [f"data.cache={folder}/cache", "device=cpu"]
+        self.ids = [
+            self.do(f"train{number}", *TINY, *words)["run_id"] for number, words in enumerate(RUNS)
+        ]
+        self.result = self.compare("compared")
+        self.config = compose(self.places)
+        self.runs = [load_run(run_id, self.config, []) for run_id in self.ids]
+
+    def do(self, name: str, *words: str) -> dict[str, Any]:
+        (self.folder / name).mkdir()
+        config = compose([*self.places, *words])
+        return dispatch(config, self.folder / name, list(words), reuse=False)
+
+    def compare(self, name: str, *words: str) -> dict[str, Any]:
+        return self.do(name, *TASK, f"task.runs=[{','.join(self.ids)}]", *words)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("home"))
+
+
+def log_probabilities(reader: Trained, prefix: str, text: str) -> list[float]:
+    """log p of each token of a text after its prefix, a token at a time."""
+    known = len(cut(reader, prefix))
+    ids = reader.vocabulary.encode([*cut(reader, prefix), *cut(reader, text)]).tolist()
+    found, state = [], reader.model.eval().initial_state(1)
+    with torch.inference_mode():
+        for position, word in enumerate(ids[:-1], start=1):
+            hidden, state = reader.model(torch.tensor([[word]]), state)
+            if position >= known:
+                table = reader.model.softmax.log_probabilities(hidden[0, 0])
+                found.append(float(table[ids[position]]))
+    return found
+
+
+def test_every_run_reads_every_text_those_of_people_and_the_test_split(home: Home) -> None:
+    places = [(item["reader"], item["writer"], item["mode"]) for item in home.result["scores"]]
+    modes = [(writer, mode) for writer in home.ids for mode in ("greedy", "1.0")]
+    texts = [("test", None), ("people", None), *modes]
+    assert sorted(map(str, places)) == sorted(
+        str((run, *text)) for run in home.ids for text in texts
+    )
+    assert [(run["run_id"], run["model"]) for run in home.result["runs"]] == [
+        (home.ids[0], "lstm"),
+        (home.ids[1], "rnn"),
+    ]
+    assert home.result["runs"][0]["parameters"] == home.runs[0].model.parameter_count
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_score_is_that_of_the_continuations_given_their_prefixes(home: Home, number) -> None:
+    reader = home.runs[number]
+    written = {(item["writer"], item["mode"]): item["samples"] for item in home.result["texts"]}
+    for item in home.result["scores"]:
+        if item["reader"] != reader.run_id or item["writer"] == "test":
+            continue
+        samples = written[item["writer"], item["mode"]]
+        logs = [
+            value
+            for sample in samples
+            for value in log_probabilities(reader, sample["prefix"], sample["text"])
+        ]
+        characters = sum(len(sample["text"]) for sample in samples)
+        assert item["tokens"] == len(logs)
+        assert item["nats_per_token"] == pytest.approx(-np.mean(logs), rel=1e-4)
+        assert item["perplexity"] == pytest.approx(math.exp(-np.mean(logs)), rel=1e-3)
+        bits = -sum(logs) / math.log(2) / characters
+        assert item["bits_per_character"] == pytest.approx(bits, rel=1e-4)
+
+
+def test_the_test_split_is_scored_as_the_evaluation_scores_it(home: Home) -> None:
+    config = home.config
+    for number, run_id in enumerate(home.ids):
+        reader = home.runs[number]
+        encoded = reader.read(home.runs[0].data, config.data.cache)
+        by_hand = score(reader.model, encoded.streams["test"], config.evaluation, 0)
+        (found,) = [
+            item
+            for item in home.result["scores"]
+            if (item["reader"], item["writer"]) == (run_id, "test")
+        ]
+        assert found["perplexity"] == pytest.approx(by_hand.perplexity, rel=1e-6)
+        assert found["tokens"] == by_hand.tokens
+
+
+def test_greedy_texts_are_the_least_surprising_to_their_writer(home: Home) -> None:
+    for run_id in home.ids:
+        own = {
+            item["mode"]: item["perplexity"]
+            for item in home.result["scores"]
+            if item["reader"] == item["writer"] == run_id
+        }
+        assert own["greedy"] < own["1.0"]
+
+
+def test_people_write_as_much_as_the_runs_and_go_on_from_the_same_prefixes(home: Home) -> None:
+    texts = {(item["writer"], item["mode"]): item for item in home.result["texts"]}
+    people, greedy = texts["people", None], texts[home.ids[0], "greedy"]
+    assert people["tokens"] == greedy["tokens"] == 2 * 2 * 6
+    prefixes = [sample["prefix"] for sample in people["samples"]]
+    assert [sample["prefix"] for sample in greedy["samples"]] == [
+        prefix for prefix in prefixes[:2] for _ in range(2)
+    ]
+    documents = list(build("data", home.runs[0].data).read()["test"]["text"])
+    for sample, document in zip(people["samples"], documents, strict=False):
+        whole = " ".join(document.lower().split()[:9])
+        assert sample["prefix"] + sample["text"] == whole
+    assert "<unk>" not in whole
+    assert home.runs[0].vocabulary.unknown in home.runs[0].vocabulary.encode(
+        " ".join(sample["prefix"] + sample["text"] for sample in people["samples"]).split()
+    )
+
+
+def test_greedy_says_the_same_thing_twice_and_distinct_n_shows_it(home: Home) -> None:
+    (greedy,) = [
+        item
+        for item in home.result["texts"]
+        if (item["writer"], item["mode"]) == (home.ids[0], "greedy")
+    ]
+    assert greedy["distinct_3"] <= 0.5
+
+
+@pytest.mark.parametrize("protocol", ["document", "window", "handout"])
+def test_texts_are_documents_of_their_own_whatever_the_protocol(home: Home, protocol) -> None:
+    reader = home.runs[0]
+    base = home.config.evaluation
+    texts = [Text("the police said", " on friday that"), Text("a", " fire in the north")]
+    texts += [Text("the fire", "")]
+    scores = [read(reader, texts, replace(base, protocol=name)) for name in ("stream", protocol)]
+    assert scores[0].nats == pytest.approx(scores[1].nats, rel=1e-5)
+    assert scores[0].tokens == scores[1].tokens == 3 + 4
+    assert scores[0].characters == len(" on friday that") + len(" fire in the north")
+
+
+def test_a_special_that_was_written_out_is_read_as_a_token(home: Home) -> None:
+    assert cut(home.runs[1], "a <eos>b") == ["a", " ", "<eos>", "b"]
+    assert cut(home.runs[0], " a <eos> B") == ["a", "<eos>", "b"]
+
+
+def test_texts_start_with_documents_and_run_on_where_those_are_short() -> None:
+    lengths = [3, 5, 2, 2, 6, 1]
+    stream = TokenStream.from_documents([np.zeros(length, np.int32) for length in lengths])
+    assert openings(stream, 5, 2) == [3, 12]
+    assert openings(stream, 4, 2) == [3, 12]
+    assert openings(stream, 7, 2) == [0, 8]  # none is as long
+    assert openings(stream, 7, 3) == [0, 8]
+    assert openings(stream, 20, 1) == []
+
+
+def test_a_perplexity_past_all_bounds_is_null_in_the_result(home: Home, monkeypatch) -> None:
+    from unroll.models.softmax import FullSoftmax
+
+    monkeypatch.setattr(FullSoftmax, "nats", lambda self, hidden, targets: math.inf)
+    home.compare("infinite")
+    kept = json.loads((home.folder / "infinite" / "result.json").read_text(encoding="utf-8"))
+    assert all(item["perplexity"] is None for item in kept["scores"])
+
+
+def test_runs_that_cannot_be_compared_are_refused(home: Home) -> None:
+    first = home.ids[0]
+    best = home.folder / "train0" / "checkpoints" / "best.safetensors"
+    for runs, line in (
+        ("[]", "names no run"),
+        (f"[{first},{first}]", "twice"),
+        (f"[{first},{best}]", "twice"),
+        (f"[{first},nothing]", "run=nothing does not exist"),
+    ):
+        with pytest.raises(Refused, match=line):
+            home.do(f"refused{abs(hash(runs))}", *TASK, f"task.runs={runs}")
+    for number, (word, line) in enumerate(
+        (
+            ("sampling.prefix_documents=5000", "texts of 9 tokens, and 10000 are wanted"),
+            ("task.temperatures=[0]", "take task.greedy=true"),
+            ("task.temperatures=[1,1.0]", "twice"),
+        )
+    ):
+        with pytest.raises(Refused, match=line):
+            home.compare(f"refused{number}", word)
