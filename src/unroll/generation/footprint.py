@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from unroll.models.config import RecurrentConfig
 from unroll.models.language_model import LanguageModel
 from unroll.models.quantized import Weights, quantize, quantized, weights_of
+from unroll.models.recurrent import single_steps
 from unroll.registry import require_one_of, restore
 
 PRECISIONS = ("float32", "int8")
@@ -100,14 +101,9 @@ def measure(path: Path, warm_up: int, tokens: int) -> Footprint:
 
 
 def milliseconds(model: LanguageModel, warm_up: int, tokens: int) -> float:
-    """Median time of a token: one step of the model and its likeliest next token.
-
-    oneDNN is left out: it lays the weights of an LSTM out anew at every call, which can take
-    twenty times as long as the step itself.
-    """
+    """Median time of a token: one step of the model and its likeliest next token."""
     token, times = torch.zeros(1, 1, dtype=torch.long), []
-    kernels = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
-    with torch.inference_mode(), kernels:
+    with torch.inference_mode(), single_steps():
         state = model.initial_state(1)
         for _ in range(warm_up + tokens):
             start = time.perf_counter()

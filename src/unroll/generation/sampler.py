@@ -14,6 +14,7 @@ from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import Vocabulary
 from unroll.generation.config import SamplingConfig
 from unroll.models.model import Model
+from unroll.models.recurrent import single_steps
 from unroll.registry import require
 
 
@@ -127,7 +128,8 @@ def _continue(
             read = torch.cat([read, token.unsqueeze(1)], dim=1)[:, -context:]
             hidden, _ = model(read, model.initial_state(rows))
         else:
-            hidden, state = model(token.unsqueeze(1), state)
+            with single_steps():
+                hidden, state = model(token.unsqueeze(1), state)
         last = hidden[:, -1]
     texts: list[list[int]] = torch.stack(drawn, dim=1).tolist()
     if stop is not None:

@@ -7,6 +7,7 @@ State is opaque outside this package: whoever holds one hands it back, or asks a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -18,6 +19,15 @@ State = Any
 """A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them."""
 
 Config = TypeVar("Config", bound=RecurrentConfig)
+
+
+def single_steps() -> AbstractContextManager[None]:
+    """Kernels for reading one token at a time on a processor: oneDNN, faster on sequences, lays
+    the weights of an LSTM out anew at every call, which takes several times as long as a step."""
+    kernels: AbstractContextManager[None] = torch.backends.mkldnn.flags(
+        enabled=False, allow_tf32=None
+    )
+    return kernels
 
 
 class Cell(nn.Module, Generic[Config]):
