@@ -44,6 +44,10 @@ FREE_TEXT = {
 _CONVERSION = re.compile(r"Value '(.*)' of type .* could not be converted to (\w+)")
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+RESUMING = ("sample", "evaluate")
+"""Tasks that add to a run and make none of their own."""
+RESULTS = ("test/perplexity", "valid/perplexity", "train/perplexity", "tokens_per_second")
+"""What a multirun's table shows of its trainings; of other tasks it shows every metric."""
 
 HELP = """\
 Unroll: train, score and sample recurrent language models, one line an experiment.
@@ -60,6 +64,10 @@ By example:
   unroll -m hydra/launcher=joblib hydra.launcher.n_jobs=2 seed=1,2,3
   unroll task=sample run=latest sampling.prefix="the prime minister"
   unroll task=evaluate run=latest evaluation.protocol=window
+  unroll task=describe data=text_files data.path=book.txt
+  unroll task=compare task.runs=[ID,ID]
+  unroll task=deploy run=latest
+  unroll task=forecast task.forecaster=gru
 
 Every key of a choice with its value:  unroll model=gru --cfg job
 Hydra's own flags:                     unroll --hydra-help"""
@@ -157,7 +165,7 @@ class Multirun(Callback):
     family: Any = None
 
     def on_multirun_start(self, config: DictConfig, **keywords: Any) -> None:
-        if config.tracking.name != "mlflow" or config.task.name != "train":
+        if config.tracking.name != "mlflow" or config.task.name in RESUMING:
             return
         from unroll.tracking.config import MLflowConfig
         from unroll.tracking.store import PARENT, Family
@@ -188,7 +196,8 @@ class Multirun(Callback):
 
 def children_table(children: list[Any]) -> str:
     """CSV: a row for each child with what tells it from the others and how it came out."""
-    results = ("test/perplexity", "valid/perplexity", "train/perplexity", "tokens_per_second")
+    there = {key for run in children for key in run.data.metrics}
+    results = [key for key in RESULTS if key in there] or sorted(there)
     varied = [
         key
         for key in sorted({key for run in children for key in run.data.params})
