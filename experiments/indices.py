@@ -31,8 +31,8 @@ def draw(results: Results) -> list[Section]:
         ),
         sentence(
             "With indices the model learns from {} tokens a second, with one-hot vectors from {}: "
-            "{} times fewer. What it learns is of the same quality: a test perplexity of {} "
-            "against {} after {} steps.",
+            "{} times fewer. It learns no better for it: a test perplexity of {} against {} after "
+            "{} steps.",
             shown(speed[0], ",.0f"),
             shown(speed[1], ",.0f"),
             number(speed[0].mean / speed[1].mean, runs),
