@@ -33,7 +33,7 @@ evaluate: setup ## score the latest run: make evaluate OVERRIDES="evaluation.pro
 sweep: setup ## cell by hidden size, in parallel: make sweep OVERRIDES="training.epochs=2"
 	$(BIN)/unroll -m hydra/launcher=joblib model=rnn,lstm,gru model.hidden_size=64,128 $(OVERRIDES)
 
-reproduce: setup ## run the studies and write report/index.html: OVERRIDES="..." STUDIES="cells"
+reproduce: setup ## run the studies, write report/index.html: STUDIES="cells zipf" LYRICS=PATH ...
 	STUDIES="$(STUDIES)" $(BIN)/python -m experiments.reproduce $(OVERRIDES)
 
 ui: setup ## MLflow's own pages over mlruns/, on http://127.0.0.1:5000
