@@ -9,7 +9,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from experiments.study import Job, Results, Study
-from unroll.report.figures import named, new, style
+from unroll.report.figures import logarithmic, named, new, style
 from unroll.report.page import (
     Drawing,
     Published,
@@ -188,7 +188,7 @@ def _curves(
             **looks | {"linestyle": "none", "markersize": 6},
             label=f"{label}: published" if read else None,
         )
-    axes.set_yscale("log")
+    logarithmic(axes)
     named(axes, "epochs", "training perplexity (log scale)")
     axes.legend(fontsize=8)
     return Drawing(name, "Training perplexity; marks: the published figures.", figure)

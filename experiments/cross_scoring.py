@@ -101,7 +101,7 @@ def _write_better(matrix: Matrix) -> Section:
         for cell in CELLS
     }
     model, writer = (min(found, key=lambda cell: found[cell].mean) for found in (test, read))
-    noise = max(measure.spread for measure in test.values())
+    noise = max(test[cell].spread for cell in ("rnn", "lstm"))
     close = abs(test["rnn"].mean - test["lstm"].mean) < 2 * noise
     answer = [
         sentence(
@@ -110,7 +110,9 @@ def _write_better(matrix: Matrix) -> Section:
             "and the LSTM {}, which is {}.",
             shown(test["rnn"]),
             shown(test["lstm"]),
-            "within what the seed alone changes" if close else "more than the seed changes",
+            "within twice the spread over seeds"
+            if close
+            else "more than twice the spread over seeds",
         ),
         sentence(
             "And it says how well a model reads people, not how well it writes. The best reader of "
@@ -184,23 +186,21 @@ def _over_cells(matrix: Matrix, mode: str, key: str | None = None) -> Measured:
 
 
 def _lower(matrix: Matrix) -> Section:
-    likeliest = min(MODES, key=lambda mode: _over_cells(matrix, mode).mean)
     people = matrix.mean([matrix.perplexity(cell, PEOPLE) for cell in CELLS])
     answer = [
         sentence(
-            "No. The texts with the lowest perplexity, {} under the model that wrote them, are "
-            "those drawn {}, and they read worst: {} of their four-word runs have been said before "
-            "in the same text, where people repeat {}.",
-            shown(_over_cells(matrix, likeliest)),
-            "greedily" if likeliest == GREEDY else f"at temperature {likeliest}",
-            _share(_over_cells(matrix, likeliest, "repetition")),
+            "No. Greedy texts have a perplexity of {} under the model that wrote them, where what "
+            "people wrote has {}; and {} of their four-word runs have stood in the same text "
+            "before, where people repeat {}. Of two texts the likelier one here is the worse one.",
+            shown(_over_cells(matrix, GREEDY)),
+            shown(people),
+            _share(_over_cells(matrix, GREEDY, "repetition")),
             _share(matrix.diversity(PEOPLE, None, "repetition")),
         ),
         sentence(
-            "What people wrote has a perplexity of {} and {} of its word pairs are different; the "
-            "greedy texts have {}. Perplexity on text that was held out says that a model knows "
-            "the language; on text of its own it says how sure of itself it is.",
-            shown(people),
+            "Of people's word pairs {} are different, of the greedy ones {}. Perplexity on text "
+            "that was held out says how well a model knows the language; on text of its own it "
+            "says how sure of itself it is.",
             _share(matrix.diversity(PEOPLE, None, "distinct_2")),
             _share(_over_cells(matrix, GREEDY, "distinct_2")),
         ),
@@ -301,14 +301,20 @@ def _own_text(matrix: Matrix) -> Section:
         ),
     ]
     figure, axes = new(height=3.0)
-    for position, cell in enumerate(CELLS):
-        for offset, measure, fill in ((-0.2, own[cell], "0.35"), (0.2, test[cell], "0.75")):
-            axes.bar(position + offset, measure.mean, 0.38, yerr=measure.spread, color=fill)
-    axes.bar([], [], color="0.35", label="its own text, temperature 0.8")
-    axes.bar([], [], color="0.75", label="the test split")
-    axes.set_yscale("log")
+    for offset, found, fill, label in (
+        (-0.2, own, "0.35", "its own text, temperature 0.8"),
+        (0.2, test, "0.75", "the test split"),
+    ):
+        axes.bar(
+            [position + offset for position in range(len(CELLS))],
+            [found[cell].mean for cell in CELLS],
+            0.38,
+            yerr=[found[cell].spread for cell in CELLS],
+            color=fill,
+            label=label,
+        )
     axes.set_xticks(range(len(CELLS)), [cell.upper() for cell in CELLS])
-    named(axes, "cell", "perplexity (log scale)")
+    named(axes, "cell", "perplexity")
     axes.legend()
     rows = [
         [

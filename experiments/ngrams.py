@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from experiments import cells
 from experiments.cells import CELLS, SEEDS
 from experiments.study import Job, Results, Study
-from unroll.report.figures import named, new, style
+from unroll.report.figures import logarithmic, named, new, style
 from unroll.report.page import Drawing, Published, Section, Table, number, sentence, shown
 from unroll.report.runs import measured
 
@@ -91,7 +91,7 @@ def _section(results: Results, name: str, title: str, published: list[Published]
     return Section(
         name,
         title,
-        "What do n-gram models reach, and why do they fail?",
+        "What do n-gram models reach beside recurrent ones, and what does smoothing change?",
         answer,
         [_lines(results, name, found), _table(results)],
         published=published,
@@ -112,7 +112,7 @@ def _lines(results: Results, name: str, found: Mapping[str, object]) -> Drawing:
     for position, other in enumerate(key for key in found if key not in MODELS):
         looks = style(len(SMOOTHINGS) + position) | {"marker": ""}
         axes.axhline(measured(results[other], KEY).mean, label=_named(other), **looks)
-    axes.set_yscale("log")
+    logarithmic(axes)
     axes.set_xticks(ORDERS)
     named(axes, "order (words)", "test perplexity (log scale)")
     axes.legend(fontsize=8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from experiments.cells import SEEDS
 from experiments.study import Job, Results, Study
-from unroll.report.figures import named, new, style
+from unroll.report.figures import logarithmic, named, new, style
 from unroll.report.page import Drawing, Section, Table, sentence, shown
 from unroll.report.runs import measured
 
@@ -126,7 +126,7 @@ def _curves(results: Results, ranked: list[str]) -> Drawing:
             label=name,
             **style(position),
         )
-    axes.set_yscale("log")
+    logarithmic(axes)
     named(axes, "optimizer steps", "validation perplexity (log scale)")
     axes.legend()
     return Drawing("rnn_improvements_curves", "Validation perplexity of the first seed.", figure)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from experiments.cells import SEEDS
 from experiments.study import Job, Results, Study
-from unroll.report.figures import named, new, style
+from unroll.report.figures import logarithmic, named, new, style
 from unroll.report.page import Drawing, Published, Section, Table, sentence, shown
 from unroll.report.runs import Measured, Record, derived
 
@@ -108,7 +108,7 @@ def _curves(results: Results) -> Drawing:
                     label=label if first else None,
                     **style(position) | {"markersize": 3, "linewidth": 1},
                 )
-        axes.set_yscale("log")
+        logarithmic(axes)
         named(axes, "updates", "perplexity of the batch (log scale)")
         axes.legend(fontsize=8)
     return Drawing("width_and_batch", "Perplexity at each update, a line for each seed.", figure)

@@ -50,6 +50,15 @@ def named(axes: Axes, x: str, y: str, title: str = "") -> None:
     axes.grid(alpha=0.3)
 
 
+def logarithmic(axes: Axes) -> None:
+    """A log scale upwards, its ticks written as plain numbers: 200 and not 2 x 10^2."""
+    from matplotlib.ticker import LogFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter())
+
+
 def keep(figure: Figure, path: Path) -> None:
     """Write a figure as SVG and, for the same stem, as PNG."""
     import matplotlib
