@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
 
 from unroll.app import compose
 from unroll.config import Config
+from unroll.models.language_model import LanguageModel
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -35,6 +38,24 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
         return compose([*places, *overrides])
 
     return composed_
+
+
+@pytest.fixture
+def leaning(composed: Callable[..., Config]) -> Callable[..., LanguageModel]:
+    """Small models whose predictions lean strongly on what they have read: every weight as it is
+    drawn, times ``factor``."""
+
+    def leaning_(vocabulary: int, factor: int, name: str = "lstm", **changes: Any) -> LanguageModel:
+        torch.manual_seed(11)
+        sizes = {"embedding_size": 5, "hidden_size": 6, "layers": 2}
+        config: Any = replace(composed(f"model={name}").model, **(sizes | changes))
+        made = LanguageModel(config, vocabulary)
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter *= factor
+        return made
+
+    return leaning_
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -26,20 +27,8 @@ Nats = tuple[float, int]
 
 
 @pytest.fixture
-def model(composed):
-    """A model whose predictions lean strongly on what it has read."""
-
-    def model_(name: str = "lstm", **changes) -> LanguageModel:
-        torch.manual_seed(11)
-        sizes = {"embedding_size": 5, "hidden_size": 6, "layers": 2}
-        config = replace(composed(f"model={name}").model, **(sizes | changes))
-        made = LanguageModel(config, VOCABULARY)
-        with torch.no_grad():
-            for parameter in made.parameters():
-                parameter *= 3
-        return made
-
-    return model_
+def model(leaning):
+    return partial(leaning, VOCABULARY, 3)
 
 
 @pytest.fixture

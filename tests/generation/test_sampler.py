@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -33,18 +34,8 @@ def setting(composed):
 
 
 @pytest.fixture
-def model(composed):
-    def model_(name: str = "lstm", **changes) -> LanguageModel:
-        torch.manual_seed(11)
-        sizes = {"embedding_size": 5, "hidden_size": 6, "layers": 2}
-        config = replace(composed(f"model={name}").model, **(sizes | changes))
-        made = LanguageModel(config, len(VOCABULARY))
-        with torch.no_grad():
-            for parameter in made.parameters():
-                parameter *= 4
-        return made
-
-    return model_
+def model(leaning):
+    return partial(leaning, len(VOCABULARY), 4)
 
 
 @pytest.fixture
