@@ -11,6 +11,8 @@ import platform
 import sys
 import time
 
+from joblib import cpu_count
+
 from experiments import (
     cells,
     character_rnn,
@@ -96,7 +98,7 @@ def reproduce(words: list[str], chosen: list[str]) -> int:
     extra = [word for word in words if not word.startswith("rerun=")]
     for name in chosen:
         require(name in STUDIES, unknown("study", name, STUDIES))
-    jobs = os.environ.get("JOBS") or str(len(os.sched_getaffinity(0)))
+    jobs = os.environ.get("JOBS") or str(cpu_count())
     require(jobs.isdigit() and int(jobs) >= 1, f"JOBS={jobs}: how many jobs at once, at least 1")
     parallel = int(jobs)
     sections: list[page.Section] = []

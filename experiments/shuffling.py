@@ -41,16 +41,16 @@ def draw(results: Results) -> list[Section]:
     answer = [
         sentence(
             "Neighbouring windows share all but one of their words, so that an unshuffled batch is "
-            "{} times nearly the same example and the model follows the article it is in. After "
-            "one epoch the test perplexity is {} in order against {} shuffled: {} times as much, "
-            "{}.",
+            "{} times nearly the same example, and one expects the model to follow the article it "
+            "is in. After one epoch the test perplexity is {} in order and {} shuffled: {} times "
+            "as much, {}.",
             ROWS,
             shown(ordered),
             shown(mixed),
             number(ratio, runs, ".2f"),
-            "which is more than chance"
+            "more than twice the spread over seeds"
             if abs(ordered.mean - mixed.mean) > 2 * noise
-            else "which is within twice the spread over seeds",
+            else "within twice the spread over seeds, so that no harm shows here",
         ),
         sentence(
             "Where every word of a stream is learnt, order is not an enemy: sequential columns, "

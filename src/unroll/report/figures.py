@@ -66,6 +66,7 @@ def keep(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}):
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    figure.set_layout_engine("none")  # as it was laid out for the first: it takes half the time
     figure.savefig(path.with_suffix(".png"), dpi=150)
 
 

@@ -14,6 +14,9 @@ from markupsafe import Markup
 from unroll.report.figures import keep
 from unroll.report.runs import Measured, Record
 
+DRAWINGS_A_WORKER = 8
+"""A process that draws costs as much as several drawings: one more for each so many."""
+
 
 @dataclass
 class Drawing:
@@ -116,6 +119,7 @@ def write(
     The lab's questions come first, in their order; then every other section as it was given.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from joblib import Parallel, cpu_count, delayed
 
     environment = Environment(
         loader=PackageLoader("unroll", "report"), autoescape=True, undefined=StrictUndefined
@@ -124,10 +128,9 @@ def write(
     environment.tests["drawing"] = lambda part: isinstance(part, Drawing)
     environment.tests["table"] = lambda part: isinstance(part, Table)
     folder = path.parent / "figures"
-    for section in sections:
-        for part in section.parts:
-            if isinstance(part, Drawing):
-                keep(part.figure, folder / part.name)
+    drawings = [part for section in sections for part in section.parts if isinstance(part, Drawing)]
+    workers = min(cpu_count(), 1 + len(drawings) // DRAWINGS_A_WORKER)
+    Parallel(n_jobs=workers)(delayed(keep)(part.figure, folder / part.name) for part in drawings)
     asked = sorted(
         (section for section in sections if section.lab is not None),
         key=lambda section: section.lab or 0,

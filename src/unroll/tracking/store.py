@@ -285,15 +285,18 @@ class Family:
 
     def children(self) -> list[Run]:
         """The children, oldest first. A finished run that was reused is among them by a tag."""
-        mine = search(self.client, self.experiment, f"tags.`mlflow.parentRunId` = '{self.run_id}'")
         tags = self.client.get_run(self.run_id).data.tags
         reused = [tag.removeprefix("reused.") for tag in tags if tag.startswith("reused.")]
         others = [self.client.get_run(run_id) for run_id in reused]
-        return sorted([*mine, *others], key=lambda run: run.info.start_time)
+        return sorted([*self._made(), *others], key=lambda run: run.info.start_time)
+
+    def _made(self) -> list[Run]:
+        """The children that were run for this parent."""
+        return search(self.client, self.experiment, f"tags.`mlflow.parentRunId` = '{self.run_id}'")
 
     def finish(self, status: str) -> None:
         """End the parent, and with it any child that was cut off."""
-        for run in self.children():
+        for run in self._made():
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
         self.client.set_terminated(self.run_id, status)
