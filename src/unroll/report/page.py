@@ -99,7 +99,7 @@ def shown(measure: Measured, form: str = ".1f") -> Markup:
     text = number(measure.mean, measure.runs, form)
     if len(measure.values) == 1:
         return text
-    return Markup("{} <small>± {}</small>").format(text, format(measure.spread, form))
+    return Markup("{} <small>± {}</small>").format(text, format(measure.spread, form.lstrip("+")))
 
 
 def sentence(template: str, *values: Any) -> Markup:
