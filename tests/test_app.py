@@ -136,7 +136,7 @@ def test_every_option_of_every_group_composes() -> None:
             words = [f"experiment={path.relative_to(CONF / 'experiment').with_suffix('')}"]
         words += (
             ["data.path=x"]
-            if group == "experiment/lyrics"
+            if group in ("experiment/lyrics", "experiment/penn_treebank")
             or path.stem in ("penn_treebank", "text_files", "lyrics")
             else []
         )

@@ -185,7 +185,7 @@ def test_texts_start_with_documents_and_run_on_where_those_are_short() -> None:
 def test_a_perplexity_past_all_bounds_is_null_in_the_result(home: Home, monkeypatch) -> None:
     from unroll.models.softmax import FullSoftmax
 
-    monkeypatch.setattr(FullSoftmax, "nats", lambda self, hidden, targets: math.inf)
+    monkeypatch.setattr(FullSoftmax, "score", lambda self, hidden, targets: (math.inf, 0))
     home.compare("infinite")
     kept = json.loads((home.folder / "infinite" / "result.json").read_text(encoding="utf-8"))
     assert all(item["perplexity"] is None for item in kept["scores"])

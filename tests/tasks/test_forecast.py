@@ -151,7 +151,7 @@ REFUSED = {
     "task.learning_rate=0": "task.learning_rate=0.0: above 0",
     "task.epochs=0": "task.epochs=0: at least 1",
     "task.hiden_size=3": "did you mean 'hidden_size'?",
-    "run=latest": "it is what sample, evaluate read",
+    "run=latest": "has no meaning for task=forecast",
 }
 
 
