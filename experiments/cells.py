@@ -20,13 +20,13 @@ def draw(results: Results) -> list[Section]:
     verdict = (
         "that is more than twice the largest spread over seeds"
         if gap > 2 * noise
-        else "that is within twice the largest spread over seeds, so chance may have ranked them"
+        else "chance may have ranked them, for that is within twice the largest spread over seeds"
     )
     speed = {cell: measured(results[cell], "tokens_per_second") for cell in CELLS}
     answer = [
         sentence(
             "The {} has the lowest test perplexity, {}; then come the {} with {} and the {} with "
-            "{}. First and last lie {} apart: {} ({}).",
+            "{}. First and last lie {} apart; {}, {}.",
             best.upper(),
             shown(test[best]),
             ranked[1].upper(),
@@ -39,8 +39,8 @@ def draw(results: Results) -> list[Section]:
         ),
         sentence(
             "On one thread the RNN learns from {} tokens a second, the LSTM from {}, the GRU from "
-            "{}. Embedding and softmax, which the cells share, take most of the time and most of "
-            "the {} (RNN) to {} (LSTM) parameters.",
+            "{}. Embedding and softmax, which the cells share, hold most of the "
+            "{} (RNN) to {} (LSTM) parameters.",
             *(shown(speed[cell], ",.0f") for cell in CELLS),
             number(_parameters(results, "rnn"), test["rnn"].runs, ",.0f"),
             number(_parameters(results, "lstm"), test["lstm"].runs, ",.0f"),

@@ -45,21 +45,21 @@ def draw(results: Results) -> list[Section]:
     plain = figure_of(results, good, "float32", "milliseconds_per_token")
     answer = [
         sentence(
-            "The {}: in eight bits it takes {} MB on disk and {} ms a token on one thread, at a "
-            "perplexity of {} ({} in float32). {}",
+            "By perplexity the {}: in eight bits it takes {} MB on disk and {} ms a token on one "
+            "thread, at {} ({} in float32). {}",
             good.upper(),
             shown(small[good], ".2f"),
             shown(pace[good], ".3f"),
             shown(test[good]),
             shown(before[good]),
             sentence(
-                "The {} is the fastest with {} ms, but at {}.",
+                "By speed the {}: in eight bits {} ms, at {}. Mind the spread of both.",
                 fast.upper(),
                 shown(pace[fast], ".3f"),
                 shown(test[fast]),
             )
             if fast != good
-            else "No other is faster.",
+            else "None is faster in eight bits.",
         ),
         sentence(
             "Eight bits make the file {} times smaller, and a token takes {} times as long. "

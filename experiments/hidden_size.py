@@ -32,14 +32,17 @@ def draw(results: Results) -> list[Section]:
     ]
     for cell in CELLS:
         small, large = grid[cell, SIZES[0]], grid[cell, SIZES[-1]]
+        size = min(SIZES, key=lambda size: _perplexity(grid[cell, size]))
         answer.append(
             sentence(
-                "{}: {} with {} units, {} with {}.",
+                "{}: {} with {} units, {} with {}; at its best, with {}, {}.",
                 cell.upper(),
                 _number(small),
                 SIZES[0],
                 _number(large),
                 SIZES[-1],
+                size,
+                _number(grid[cell, size]),
             )
         )
     return [

@@ -80,7 +80,7 @@ def _reach(grid: dict[tuple[str, int], Measured], cell: str) -> Markup:
             best,
         )
     return sentence(
-        "{}: above {:.0f} per cent with every seed at gaps of {} words, of {} tried.",
+        "{}: above {:.0f} per cent with every seed at gaps of {} words (tried: {}).",
         cell.upper(),
         KNOWS,
         ", ".join(map(str, held)),
