@@ -136,8 +136,8 @@ def _table(results: Results) -> Table:
         ["model", "test perplexity", "training perplexity", "numbers kept", "seconds of the run"],
         rows,
         f"n-grams know no chance; recurrent models: {len(SEEDS)} seeds where a spread is given. "
-        "Laplace smoothing backs off to single words, as the document prints it, so that a longer context, "
-        "which is seldom seen, does less harm.",
+        "Laplace smoothing backs off to single words, as the document prints it, so that a longer "
+        "context, which is seldom seen, does less harm.",
     )
 
 
