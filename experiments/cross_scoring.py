@@ -319,7 +319,8 @@ def _own_text(matrix: Matrix) -> Section:
         )
     axes.set_xticks(range(len(CELLS)), [cell.upper() for cell in CELLS])
     named(axes, "cell", "perplexity")
-    axes.legend()
+    axes.margins(y=0.35)  # room for the legend
+    axes.legend(loc="upper left")
     rows = [
         [
             cell.upper(),
