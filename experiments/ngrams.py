@@ -58,6 +58,15 @@ def draw_penn_treebank(results: Results) -> list[Section]:
         )
         for what, figure, name, remark in rows
     ]
+    published.append(
+        Published(
+            "Penn Treebank, Transformer: test perplexity",
+            "002",
+            "30 to 40",
+            "-",
+            "not built: Unroll compares recurrent models and n-grams",
+        )
+    )
     return [_section(results, "penn_treebank", "n-grams on Penn Treebank", published)]
 
 
