@@ -162,6 +162,11 @@ def test_a_request_that_makes_no_sense_is_refused_while_it_is_composed(word: str
     assert REFUSED[word] in str(refused.value)
 
 
+def test_what_would_be_passed_over_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="max_steps=5 has no meaning for task=forecast"):
+        forecast(tmp_path / "run", "training.max_steps=5")
+
+
 def test_a_device_that_would_not_be_used_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="device=cuda has no meaning"):
         forecast(tmp_path / "run", "device=cuda")

@@ -19,6 +19,9 @@ from unroll.tasks.config import ForecastConfig
 from unroll.tasks.run import RESULT, Result, Run, prepare, say
 from unroll.training.loop import Diverged
 
+MEANT = ("task", "seed", "device", "threads", "rerun", "tracking", "hydra", "data.cache")
+"""What an override may begin with."""
+
 
 def forecast(
     task: ForecastConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
@@ -29,7 +32,7 @@ def forecast(
     these, the weights.
 
     Raises:
-        Refused: a device other than the processor is asked for.
+        Refused: a device other than the processor is asked for, or what only text has.
         Diverged: the loss is no number.
     """
     require(
@@ -37,6 +40,12 @@ def forecast(
         f"device={config.device} has no meaning for task=forecast, whose models are too small to "
         "gain from it: leave it out",
     )
+    for word in overrides:
+        require(
+            word.startswith(MEANT),
+            f"{word} has no meaning for task=forecast, which reads no text and builds no language "
+            "model: leave it out",
+        )
     run = Run(config, directory, overrides)
     found = run.finished_before(reuse)
     if found:
