@@ -36,7 +36,7 @@ from experiments.study import Study, run
 from unroll import __version__
 from unroll.app import explained
 from unroll.config import HOME
-from unroll.registry import require, unknown
+from unroll.errors import require, unknown
 from unroll.report import page
 from unroll.tasks.run import git_commit
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from unroll.app import compose, spoken
+from unroll.app import compose, to_hydra_override
 from unroll.config import CONF, NEED_A_RUN, fingerprint
-from unroll.registry import Refused, names
+from unroll.errors import Refused
+from unroll.registry import names
 
 ROOT = Path(__file__).parents[1]
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "sampling.length=3", "data.limit=20")
@@ -177,7 +178,7 @@ def test_a_prefix_means_itself_whatever_signs_it_holds(text: str) -> None:
 
 
 def test_a_dotted_group_is_the_group() -> None:
-    assert spoken("optimizer.schedule=cosine", []) == "optimizer/schedule=cosine"
+    assert to_hydra_override("optimizer.schedule=cosine", []) == "optimizer/schedule=cosine"
     assert compose(["optimizer.schedule=cosine"]).optimizer.schedule.name == "cosine"
     assert compose(["data.batching=windows"]).data.batching.length == 100
     cut = compose(["training.truncation=fixed", "training.truncation.steps=4"]).training.truncation

@@ -10,16 +10,8 @@ from dataclasses import FrozenInstanceError, asdict, dataclass, replace
 import pytest
 
 from unroll import registry
-from unroll.registry import (
-    Refused,
-    build,
-    names,
-    register,
-    require,
-    require_one_of,
-    restore,
-    unknown,
-)
+from unroll.errors import Refused, require, require_one_of, unknown
+from unroll.registry import build, names, register, restore
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ from omegaconf.errors import (
 )
 
 from unroll.config import CONF, Config, typed
-from unroll.registry import Refused, build, restore, unknown
+from unroll.errors import Refused, unknown
+from unroll.registry import build, restore
 
 FREE_TEXT = {
     "sampling.prefix",
@@ -80,7 +81,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(HELP.format(groups=group_listing()))  # Hydra's own takes five seconds
         return
-    words = [spoken(word, sys.argv) for word in sys.argv[1:]]
+    words = [to_hydra_override(word, sys.argv) for word in sys.argv[1:]]
     sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     status = "FAILED"
     try:
@@ -151,10 +152,10 @@ def compose(overrides: Iterable[str]) -> Config:
     Raises:
         Refused: as the command line would.
     """
-    spoken_overrides = [spoken(word, []) for word in overrides]
+    words = [to_hydra_override(word, []) for word in overrides]
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            return typed(hydra.compose("config", spoken_overrides))
+            return typed(hydra.compose("config", words))
     except (HydraException, OmegaConfBaseException) as error:
         raise Refused(explained(error)[0]) from error
 
@@ -215,7 +216,7 @@ def children_table(children: list[Any]) -> str:
     return text.getvalue()
 
 
-def spoken(word: str, command: list[str]) -> str:
+def to_hydra_override(word: str, command: list[str]) -> str:
     """A command-line word as a person says it, put as Hydra reads it.
 
     ``optimizer.schedule=cosine`` means the group ``optimizer/schedule``, and a free text such as

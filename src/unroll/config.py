@@ -18,16 +18,11 @@ from omegaconf.errors import MissingMandatoryValue
 
 import unroll
 from unroll.data.config import CorpusConfig
+from unroll.errors import Refused, require, require_one_of
 from unroll.evaluation.config import EvaluationConfig
 from unroll.generation.config import SamplingConfig
 from unroll.models.config import ModelConfig, RecurrentConfig
-from unroll.registry import (
-    Refused,
-    register_schema,
-    require,
-    require_one_of,
-    restore,
-)
+from unroll.registry import register_schema, restore
 from unroll.tasks.config import TaskConfig
 from unroll.tracking.config import TrackingConfig
 from unroll.training.config import OptimizerConfig, TrainingConfig

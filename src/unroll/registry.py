@@ -8,43 +8,19 @@ built, so composing a config imports neither torch nor datasets nor mlflow.
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, make_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 
+from unroll.errors import require, unknown
+
 ConfigClass = TypeVar("ConfigClass", bound=type)
 
 _targets: dict[tuple[str, str], str] = {}
 _schemas: dict[str, type] = {}
-
-
-class Refused(ValueError):
-    """A request that cannot be met as it stands: one line that says what was given, what is
-    allowed and what to do. The command line prints it and exits with 2."""
-
-
-def require(condition: object, message: str) -> None:
-    """Raise ``Refused(message)`` unless ``condition`` holds."""
-    if not condition:
-        raise Refused(message)
-
-
-def unknown(kind: str, given: str, known: Iterable[str]) -> str:
-    """The line for a name that does not exist, with the nearest one that does."""
-    known = sorted(known)
-    near = difflib.get_close_matches(given, known, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"unknown {kind} '{given}': {hint}known: {', '.join(known)}"
-
-
-def require_one_of(key: str, given: str, allowed: Iterable[str]) -> None:
-    """Raise ``Refused`` unless ``given`` is one of ``allowed``."""
-    allowed = list(allowed)
-    require(given in allowed, unknown(key, given, allowed))
 
 
 def register_schema(group: str, name: str, config: type) -> None:

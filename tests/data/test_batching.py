@@ -19,7 +19,8 @@ from unroll.data.batching import (
 )
 from unroll.data.config import RandomConfig, SequentialConfig, WindowsConfig
 from unroll.data.token_stream import TokenStream
-from unroll.registry import Refused, build
+from unroll.errors import Refused
+from unroll.registry import build
 
 
 def counting(*lengths: int) -> TokenStream:

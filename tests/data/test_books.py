@@ -10,7 +10,8 @@ import pytest
 from unroll.app import compose
 from unroll.data.corpus import download
 from unroll.data.token_stream import encode
-from unroll.registry import Refused, build
+from unroll.errors import Refused
+from unroll.registry import build
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 BOOK = SHARED / "timemachine.txt"

@@ -19,7 +19,8 @@ import pytest
 from unroll.data.batching import WindowIndex
 from unroll.data.text_reader import BLOCK
 from unroll.data.token_stream import encode
-from unroll.registry import Refused, build
+from unroll.errors import Refused
+from unroll.registry import build
 
 DOCUMENTS = [
     "the quick brown fox",

@@ -16,8 +16,9 @@ from unroll.app import compose
 from unroll.data.batching import IGNORE
 from unroll.data.recall import Recall, best_perplexity
 from unroll.data.token_stream import TokenStream, encode
+from unroll.errors import Refused
 from unroll.evaluation.perplexity import score
-from unroll.registry import Refused, build
+from unroll.registry import build
 
 SYMBOLS, DISTRACTORS = 2, 3
 
@@ -123,7 +124,7 @@ class Oracle(torch.nn.Module):
     """A model that says ``log p`` of the next token given what was read since the state began,
     by counting over all documents."""
 
-    reads_ahead = False
+    bidirectional = False
     device = torch.device("cpu")
 
     def __init__(self, gap: int, protocol: str, context: int) -> None:

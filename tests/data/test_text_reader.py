@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from unroll.data import text_reader
 from unroll.data.text_reader import BLOCK, Reader, content_hash, existing, expand, opened
-from unroll.registry import Refused
+from unroll.errors import Refused
 
 TEXTS = st.text(alphabet="ab \n\r\x0b\x0c\x1c\x85\u2028\u2029\ufeff\u5206\U0001f600", max_size=30)
 

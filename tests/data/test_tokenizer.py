@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from unroll.data.config import CharacterConfig, SubwordConfig, WordConfig
 from unroll.data.tokenizer import CharacterTokenizer, SubwordTokenizer, WordTokenizer, tokenize_all
 from unroll.data.vocabulary import SPECIALS, Vocabulary
-from unroll.registry import Refused, build
+from unroll.errors import Refused
+from unroll.registry import build
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log, the mat and the cat"] * 5
 NASTY = "na\u00efve \U0001f600\u200d\U0001f525 \u5206\u5f00 \u2028\r\n\t  <eos> \x00 I\u0307"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unroll.data.config import VocabularyConfig
 from unroll.data.vocabulary import SPECIALS, Vocabulary
-from unroll.registry import Refused
+from unroll.errors import Refused
 
 WORDS = st.lists(st.text(alphabet='abc<unk>é\u2028\n"\\', max_size=4), max_size=60)
 

@@ -25,7 +25,8 @@ from unroll.data.zipf import (
     rank_frequency,
     spaced,
 )
-from unroll.registry import Refused, build
+from unroll.errors import Refused
+from unroll.registry import build
 
 
 @given(st.lists(st.integers(0, 6), max_size=60), st.integers(1, 4))

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from unroll.app import compose
 from unroll.data.token_stream import TokenStream
+from unroll.errors import Refused
 from unroll.evaluation.gradient_flow import gradient_flow
 from unroll.models.language_model import LanguageModel
-from unroll.registry import Refused
 
 VOCABULARY, HIDDEN, STEPS = 9, 4, 8
 
@@ -154,7 +154,7 @@ def test_a_text_too_short_is_refused_with_its_length(model):
     gradient_flow(model("rnn"), stream(STEPS + 2), STEPS, 1)
 
 
-def test_a_model_that_reads_ahead_is_refused(model):
+def test_a_model_that_bidirectional_is_refused(model):
     with pytest.raises(Refused, match="bidirectional"):
         gradient_flow(model("rnn", bidirectional=True), stream(), STEPS, 1)
     words = ["model.bidirectional=true", "data/batching=windows", "evaluation.protocol=window"]

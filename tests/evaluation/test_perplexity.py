@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from unroll.data.token_stream import TokenStream
+from unroll.errors import Refused
 from unroll.evaluation import perplexity
 from unroll.evaluation.perplexity import Score, score
 from unroll.models.language_model import LanguageModel
-from unroll.registry import Refused
 
 CELLS = ["rnn", "lstm", "gru"]
 PROTOCOLS = ["stream", "document", "last", "window", "handout"]

@@ -10,7 +10,7 @@ from experiments.study import Job, Study, run
 
 from experiments import cells, forecast, memory, reproduce
 from unroll.app import compose
-from unroll.registry import Refused
+from unroll.errors import Refused
 from unroll.report import page
 
 SMALL = (

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unroll.errors import Refused
 from unroll.forecasting.config import ForecasterConfig
 from unroll.forecasting.forecasters import ahead
 from unroll.forecasting.series import windows
-from unroll.registry import Refused, build, names
+from unroll.registry import build, names
 
 TAU, HIDDEN = 4, 10
 PARAMETERS = {"mlp": 4 * 10 + 10 + 10 + 1}

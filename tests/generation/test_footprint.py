@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from unroll.errors import Refused
 from unroll.generation.footprint import PRECISIONS, Footprint, export, load, measure, milliseconds
 from unroll.models.language_model import LanguageModel
-from unroll.registry import Refused
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import torch
 
 from unroll.data.tokenizer import WordTokenizer
 from unroll.data.vocabulary import SPECIALS, Vocabulary
+from unroll.errors import Refused
 from unroll.generation.sampler import choose, encode_prefixes, sample
 from unroll.models.language_model import LanguageModel
-from unroll.registry import Refused, build
+from unroll.registry import build
 
 CELLS = ["rnn", "lstm", "gru"]
 WORDS = ["oil", "prices", "rise", "fall", "again", "today"]

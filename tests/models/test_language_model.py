@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from unroll.errors import Refused
 from unroll.models.language_model import LanguageModel
-from unroll.registry import Refused, build
+from unroll.registry import build
 
 CELLS = ["rnn", "lstm", "gru"]
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -111,7 +112,7 @@ def test_a_model_sees_no_token_ahead_unless_it_is_bidirectional(model, name):
         here, _ = made(IDS, made.initial_state(2))
         there, _ = made(changed, made.initial_state(2))
         assert torch.equal(here[:, :-1], there[:, :-1]) != bidirectional
-        assert made.reads_ahead == bidirectional
+        assert made.bidirectional == bidirectional
         assert here.shape[-1] == HIDDEN * (2 if bidirectional else 1)
         assert made.softmax.logits(here).shape == (2, 5, VOCABULARY)
 

@@ -17,13 +17,14 @@ from unroll.app import compose
 from unroll.data.token_stream import TokenStream, encode
 from unroll.data.tokenizer import WordTokenizer
 from unroll.data.vocabulary import SPECIALS, Vocabulary
+from unroll.errors import Refused
 from unroll.evaluation import perplexity
 from unroll.evaluation.perplexity import score
 from unroll.generation.sampler import sample
 from unroll.models.config import NGramConfig
 from unroll.models.ngram import NOTHING, NGramModel
 from unroll.models.smoothing import SMOOTHINGS, discounts_of
-from unroll.registry import Refused, build
+from unroll.registry import build
 from unroll.training import checkpoint
 
 VOCABULARY = 5
@@ -34,9 +35,13 @@ Words = tuple[int, ...]
 
 
 def model_of(
-    text: list[int], order: int, smoothing: str, vocabulary: int = VOCABULARY, mass: float = 0.7
+    text: list[int],
+    order: int,
+    smoothing: str,
+    vocabulary: int = VOCABULARY,
+    pseudocount: float = 0.7,
 ) -> NGramModel:
-    config = NGramConfig("ngram", order, smoothing, mass)
+    config = NGramConfig("ngram", order, smoothing, pseudocount)
     made = build("model", config, vocabulary)
     made.count(np.array(text, dtype=np.int32))
     return made
@@ -69,8 +74,10 @@ def words_of(context: torch.Tensor) -> Words:
 class Slow:
     """What all three count: words after each context, and the words before each n-gram."""
 
-    def __init__(self, text: list[int], order: int, vocabulary: int, mass: float = 0.7) -> None:
-        self.order, self.vocabulary, self.mass = order, vocabulary, mass
+    def __init__(
+        self, text: list[int], order: int, vocabulary: int, pseudocount: float = 0.7
+    ) -> None:
+        self.order, self.vocabulary, self.pseudocount = order, vocabulary, pseudocount
         self.counts: dict[Words, Counter[int]] = defaultdict(Counter)
         before: dict[Words, set[int]] = defaultdict(set)
         for start in range(len(text)):
@@ -91,7 +98,7 @@ class SlowMaximumLikelihood(Slow):
 
 class SlowLaplace(Slow):
     def p(self, word: int, context: Words) -> float:
-        n, e = self.counts[()].total(), self.mass
+        n, e = self.counts[()].total(), self.pseudocount
         single = (self.counts[()][word] + e / self.vocabulary) / (n + e)
         if not context:
             return single
@@ -341,10 +348,10 @@ def test_a_model_of_another_order_or_vocabulary_is_refused(tmp_path, order, voca
         (["model.order=0"], r"model\.order=0: at least 1"),
         (["model.order=-2"], r"model\.order=-2: at least 1"),
         (["model.smoothing=laplce"], "did you mean 'laplace'"),
-        (["model.smoothing=laplace", "model.mass=0"], r"model\.mass=0.*above 0"),
-        (["model.smoothing=laplace", "model.mass=-1"], r"model\.mass=-1.*above 0"),
-        (["model.smoothing=laplace", "model.mass=inf"], r"model\.mass=inf.*finite"),
-        (["model.smoothing=laplace", "model.mass=nan"], r"model\.mass=nan.*finite"),
+        (["model.smoothing=laplace", "model.pseudocount=0"], r"model\.pseudocount=0.*above 0"),
+        (["model.smoothing=laplace", "model.pseudocount=-1"], r"model\.pseudocount=-1.*above 0"),
+        (["model.smoothing=laplace", "model.pseudocount=inf"], r"model\.pseudocount=inf.*finite"),
+        (["model.smoothing=laplace", "model.pseudocount=nan"], r"model\.pseudocount=nan.*finite"),
         (["model.hidden_size=3"], "hidden_size"),
     ],
 )
@@ -354,7 +361,7 @@ def test_a_setting_that_makes_no_model_is_refused(composed, words, said):
 
 
 def test_the_mass_means_something_to_laplace_alone(composed):
-    assert composed("model=ngram", "model.mass=0").model.mass == 0
+    assert composed("model=ngram", "model.pseudocount=0").model.pseudocount == 0
 
 
 # Published figures
@@ -367,7 +374,11 @@ def test_penn_treebank_has_the_published_perplexities(composed, shared):
     found = {}
     for order, smoothing in ((3, "kneser_ney"), (5, "kneser_ney"), (3, "laplace")):
         made = model_of(
-            encoded.streams["train"].tokens, order, smoothing, len(encoded.vocabulary), mass=1.0
+            encoded.streams["train"].tokens,
+            order,
+            smoothing,
+            len(encoded.vocabulary),
+            pseudocount=1.0,
         )
         test = score(made, encoded.streams["test"], config.evaluation, encoded.vocabulary.unknown)
         found[smoothing, order] = test.perplexity

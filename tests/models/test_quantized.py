@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from unroll.errors import Refused
 from unroll.models.language_model import LanguageModel
 from unroll.models.quantized import (
     Int8Linear,
@@ -17,7 +18,6 @@ from unroll.models.quantized import (
     require_quantizable,
     weights_of,
 )
-from unroll.registry import Refused
 
 VOCABULARY = 40
 KINDS = [

@@ -14,8 +14,9 @@ import torch
 
 from unroll.app import compose, dispatch
 from unroll.data.token_stream import TokenStream
+from unroll.errors import Refused
 from unroll.evaluation.perplexity import score
-from unroll.registry import Refused, build
+from unroll.registry import build
 from unroll.tasks.compare import Text, cut, openings, read
 from unroll.tasks.trained import Trained, load_run
 

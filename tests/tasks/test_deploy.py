@@ -9,9 +9,9 @@ import pytest
 
 from unroll.app import compose, dispatch
 from unroll.data.token_stream import TokenStream
+from unroll.errors import Refused
 from unroll.evaluation.perplexity import score
 from unroll.generation import footprint
-from unroll.registry import Refused
 from unroll.tasks.deploy import opening
 from unroll.tasks.trained import load_run
 

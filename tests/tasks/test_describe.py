@@ -11,7 +11,7 @@ import pytest
 
 from unroll.app import compose, dispatch
 from unroll.config import Config
-from unroll.registry import Refused
+from unroll.errors import Refused
 from unroll.tasks.describe import aligned, figures, model_layers, model_result, show_layers
 
 SMALL = ("task=describe", "data.limit=20", "model.hidden_size=8", "model.layers=2")

@@ -9,11 +9,10 @@ import torch
 
 from unroll.app import compose, dispatch
 from unroll.config import Config
+from unroll.errors import Diverged, Refused
 from unroll.forecasting.series import noisy_sine, sine
-from unroll.registry import Refused
 from unroll.tasks.config import ForecastConfig
 from unroll.tasks.forecast import predict, score
-from unroll.training.loop import Diverged
 
 
 def task(config: Config) -> ForecastConfig:

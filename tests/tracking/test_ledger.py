@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unroll.registry import Refused
+from unroll.errors import Refused
 from unroll.tracking.ledger import (
     BEST,
     CHECKPOINTS,

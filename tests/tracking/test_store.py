@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unroll.app import compose
-from unroll.registry import Refused
+from unroll.errors import Refused
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.store import Family, MLflowTracker, connect, finished, search
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from unroll.errors import Refused
 from unroll.models.language_model import LanguageModel
-from unroll.registry import Refused
 from unroll.training import checkpoint
 
 HEADER = {

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from unroll.data.token_stream import TokenStream
+from unroll.errors import Refused
 from unroll.evaluation.perplexity import Score, score
 from unroll.models.ngram import NGramModel
-from unroll.registry import Refused, build, names, target
+from unroll.registry import build, names, target
 from unroll.training import counting
 from unroll.training.counting import Counting
 from unroll.training.loop import Trainer

@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 
 from unroll.data.token_stream import TokenStream
+from unroll.errors import Diverged, Refused
 from unroll.evaluation.perplexity import Score
 from unroll.models.language_model import LanguageModel
-from unroll.registry import Refused, build
-from unroll.training.loop import Diverged, Trainer
+from unroll.registry import build
+from unroll.training.loop import Trainer
 
 VOCABULARY = 12
 LENGTH, ROWS = 5, 3

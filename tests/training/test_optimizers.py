@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unroll.registry import Refused, build
+from unroll.errors import Refused
+from unroll.registry import build
 
 START = [1.0, -2.0, 0.5, 3.0]
 GRADIENTS = [[0.5, -1.0, 2.0, 0.1], [-0.3, 0.2, 1.0, 4.0], [0.0, 1.0, -1.0, 0.7]]

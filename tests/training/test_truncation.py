@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from unroll.app import compose
+from unroll.errors import Refused
 from unroll.models.language_model import LanguageModel
-from unroll.registry import Refused, build
+from unroll.registry import build
 from unroll.training.truncation import Truncation
 
 CELLS = ["rnn", "lstm", "gru"]

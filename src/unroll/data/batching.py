@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unroll.data.config import BatchingConfig, RandomConfig, SequentialConfig, WindowsConfig
 from unroll.data.token_stream import TokenStream
-from unroll.registry import require
+from unroll.errors import require
 
 IGNORE = -100
 """Target of a position that is not scored."""

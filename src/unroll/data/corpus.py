@@ -28,7 +28,7 @@ from unroll.data.config import (
     TimeMachineConfig,
 )
 from unroll.data.text_reader import Reader, content_hash, existing, expand, first_line, opened
-from unroll.registry import Refused, require
+from unroll.errors import Refused, require
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
-from unroll.registry import Refused, require
+from unroll.errors import Refused, require
 
 BLOCK = 1 << 20
 """Bytes read at a time."""

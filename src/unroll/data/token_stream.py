@@ -22,7 +22,8 @@ from unroll.data.config import CorpusConfig
 from unroll.data.corpus import TEXT, Corpus
 from unroll.data.tokenizer import Tokenizer, tokenize_all
 from unroll.data.vocabulary import END, Vocabulary
-from unroll.registry import build, require
+from unroll.errors import require
+from unroll.registry import build
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from unroll.data.token_stream import TokenStream
 from unroll.data.vocabulary import Vocabulary
-from unroll.registry import require
+from unroll.errors import require
 
 ORDERS = {"unigrams": 1, "bigrams": 2, "trigrams": 3}
 FIRST_RANK = 10

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unroll.registry import register_schema, require, require_one_of
+from unroll.errors import require, require_one_of
+from unroll.registry import register_schema
 
 PROTOCOLS = ("stream", "document", "last", "window", "handout")
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from unroll.data.token_stream import TokenStream
+from unroll.errors import require
 from unroll.models.language_model import LanguageModel
-from unroll.registry import require
 
 
 def gradient_flow(
@@ -33,7 +33,7 @@ def gradient_flow(
         Refused: the stream is too short, or the model reads ahead.
     """
     require(
-        not model.reads_ahead,
+        not model.bidirectional,
         "evaluation.gradient_steps needs a model that reads in one direction: set "
         "model.bidirectional=false, or evaluation.gradient_steps=null",
     )

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from unroll.data.batching import IGNORE, Batch, WindowIndex, last_target_only, shifted
 from unroll.data.token_stream import Offsets, TokenStream
+from unroll.errors import require
 from unroll.evaluation.config import EvaluationConfig
 from unroll.models.model import Model
-from unroll.registry import require
 
 STEPS_AT_ONCE = 1024
 """Time steps of one batch of ``stream``, ``document`` and ``last``: bounds the memory of hidden
@@ -104,12 +104,12 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
         Refused: no token can be scored, or the model reads ahead and the protocol carries state.
     """
     require(
-        not model.reads_ahead or config.protocol in ("window", "handout"),
+        not model.bidirectional or config.protocol in ("window", "handout"),
         f"evaluation.protocol={config.protocol} would show a bidirectional model the words it is "
         "to predict: take evaluation.protocol=window",
     )
     require_scorable(stream, config, "the text")
-    protocol = PROTOCOLS[config.protocol](config, every_position=not model.reads_ahead)
+    protocol = PROTOCOLS[config.protocol](config, every_position=not model.bidirectional)
     nats, hits, tokens, unknowns = 0.0, 0.0, 0, 0
     training = model.training
     model.eval()

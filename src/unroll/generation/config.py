@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from unroll.registry import register_schema, require
+from unroll.errors import require
+from unroll.registry import register_schema
 
 
 @dataclass(frozen=True)

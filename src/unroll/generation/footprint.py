@@ -24,11 +24,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from unroll.errors import require_one_of
 from unroll.models.config import RecurrentConfig
 from unroll.models.language_model import LanguageModel
 from unroll.models.quantized import Weights, quantize, quantized, weights_of
 from unroll.models.recurrent import single_steps
-from unroll.registry import require_one_of, restore
+from unroll.registry import restore
 
 PRECISIONS = ("float32", "int8")
 HEADER = "unroll"

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import Vocabulary
+from unroll.errors import require
 from unroll.generation.config import SamplingConfig
 from unroll.models.model import Model
 from unroll.models.recurrent import single_steps
-from unroll.registry import require
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ def _continue(
     """``config.samples`` continuations of ``prefix (time,)``, each without its stop token."""
     rows = config.samples
     read = prefix.unsqueeze(0)
-    if model.reads_ahead:
+    if model.bidirectional:
         read = read[:, -context:]
     hidden, state = model(read, model.initial_state(1))
     last = hidden[:, -1].expand(rows, -1)
-    if not model.reads_ahead:
+    if not model.bidirectional:
         state = model.select(state, torch.zeros(rows, dtype=torch.long, device=prefix.device))
     read = read.expand(rows, -1)
     drawn: list[Tensor] = []
@@ -124,7 +124,7 @@ def _continue(
                 break
         if step + 1 == config.length:
             break
-        if model.reads_ahead:
+        if model.bidirectional:
             read = torch.cat([read, token.unsqueeze(1)], dim=1)[:, -context:]
             hidden, _ = model(read, model.initial_state(rows))
         else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from unroll.registry import register, require, require_one_of
+from unroll.errors import require, require_one_of
+from unroll.registry import register
 
 LANGUAGE_MODEL = "unroll.models.language_model:LanguageModel"
 TRAINER = "unroll.training.loop:Trainer"
@@ -118,14 +119,15 @@ class NGramConfig(ModelConfig):
     """Words of an n-gram: the predicted one and those before it that are looked at."""
     smoothing: str
     """kneser_ney: interpolated modified Kneser-Ney; laplace: the formula of d2l 8.3.1; none."""
-    mass: float
+    pseudocount: float
     """What laplace adds to the count of every context."""
 
     def __post_init__(self) -> None:
         require(self.order >= 1, f"model.order={self.order}: at least 1")
         require_one_of("model.smoothing", self.smoothing, SMOOTHINGS)
         require(
-            self.smoothing != "laplace" or (self.mass > 0 and math.isfinite(self.mass)),
-            f"model.mass={self.mass}: laplace smoothing needs one above 0 and finite (to count "
-            "without smoothing, take model.smoothing=none)",
+            self.smoothing != "laplace"
+            or (self.pseudocount > 0 and math.isfinite(self.pseudocount)),
+            f"model.pseudocount={self.pseudocount}: laplace smoothing needs one above 0 and finite "
+            "(to count without smoothing, take model.smoothing=none)",
         )

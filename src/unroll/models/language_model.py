@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unroll.errors import Refused
 from unroll.models.config import RecurrentConfig
 from unroll.models.recurrent import Cell, State
 from unroll.models.softmax import FullSoftmax
-from unroll.registry import Refused, build
+from unroll.registry import build
 
 
 class LanguageModel(nn.Module):
@@ -53,7 +54,7 @@ class LanguageModel(nn.Module):
         self.output_dropout = nn.Dropout(config.output_dropout)
 
     @property
-    def reads_ahead(self) -> bool:
+    def bidirectional(self) -> bool:
         """Whether a position sees tokens after it, so that no state can be carried."""
         return self.config.bidirectional
 

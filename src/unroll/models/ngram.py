@@ -36,7 +36,7 @@ class NGramModel(nn.Module):
     vectors, position by position. Until a text is counted, every token is as likely as another.
     """
 
-    reads_ahead = False
+    bidirectional = False
 
     def __init__(self, config: NGramConfig, vocabulary_size: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class NGramTables(nn.Module):
             counts = found.continuations if self.smoothing.continuations else found.counts
             before = found.keys // size
             kept = self.smoothing.kept(counts)
-            total = np.bincount(before, counts, contexts) + self.smoothing.mass
+            total = np.bincount(before, counts, contexts) + self.smoothing.pseudocount
             left = total - np.bincount(before, kept, contexts)
             seen = np.maximum(total, np.finfo(float).tiny)  # 0 / 0: nothing seen, all left over
             shares, backoffs = kept / seen[before], np.where(total > 0, left / seen, 1)

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unroll.errors import require
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
 from unroll.models.language_model import LanguageModel
 from unroll.models.recurrent import State
-from unroll.registry import require
 
 SCALE = ".scale"
 """What the name of a matrix's scales ends with."""

@@ -1,9 +1,9 @@
 """Smoothing: how counts become shares of probability, and how much is left to shorter contexts.
 
-With ``kept`` counts, and ``mass`` added to the total of a context, the estimates of every
+With ``kept`` counts, and a ``pseudocount`` added to the total of a context, the estimates of every
 smoothing have one form:
 
-    p(word | context) = kept(context, word) / (total(context) + mass)
+    p(word | context) = kept(context, word) / (total(context) + pseudocount)
                       + what that leaves of 1 * p(word | shorter context)
 
 and below a single word stands the uniform distribution, 1 / vocabulary.
@@ -30,7 +30,7 @@ class MaximumLikelihood:
     """Whether a context backs off to one that is a word shorter, or to none at all."""
 
     def __init__(self, config: NGramConfig) -> None:
-        self.mass = 0.0
+        self.pseudocount = 0.0
 
     def kept(self, counts: Counts) -> Reals:
         """What is left of the counts ``(n-grams of one order,)``."""
@@ -38,7 +38,7 @@ class MaximumLikelihood:
 
 
 class Laplace(MaximumLikelihood):
-    """A little mass e for every context, spread as single words are (d2l, section 8.3.1):
+    """A pseudocount e for every context, spread as single words are (d2l, section 8.3.1):
 
     p(x) = (n(x) + e / m) / (n + e)    p(x | context) = (n(context, x) + e p(x)) / (n(context) + e)
     """
@@ -46,7 +46,7 @@ class Laplace(MaximumLikelihood):
     stepwise = False
 
     def __init__(self, config: NGramConfig) -> None:
-        self.mass = config.mass
+        self.pseudocount = config.pseudocount
 
 
 class KneserNey(MaximumLikelihood):

@@ -27,12 +27,13 @@ from unroll.config import Config
 from unroll.data.config import CorpusConfig
 from unroll.data.token_stream import Encoded, Ids, TokenStream, texts
 from unroll.data.vocabulary import END, SPECIALS
+from unroll.errors import require
 from unroll.evaluation.config import EvaluationConfig
 from unroll.evaluation.diversity import distinct_n, repetition
 from unroll.evaluation.perplexity import Score, score
 from unroll.generation.config import SamplingConfig
 from unroll.generation.sampler import sample
-from unroll.registry import build, require
+from unroll.registry import build
 from unroll.tasks.config import CompareConfig
 from unroll.tasks.run import Result, Run, say
 from unroll.tasks.trained import Trained, chosen_corpus, load_run

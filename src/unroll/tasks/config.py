@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 import unroll.forecasting.config  # noqa: F401  registers the forecasters
-from unroll.registry import names, register, require, require_one_of
+from unroll.errors import require, require_one_of
+from unroll.registry import names, register
 
 
 @register("task", "train", builds="unroll.tasks.train:train")

@@ -10,11 +10,11 @@ import numpy as np
 
 from unroll.config import Config, flat
 from unroll.data.token_stream import TokenStream
+from unroll.errors import require
 from unroll.evaluation.perplexity import score
 from unroll.generation.footprint import PRECISIONS, export, load, measure
 from unroll.models.language_model import LanguageModel
 from unroll.models.quantized import require_quantizable
-from unroll.registry import require
 from unroll.tasks.config import DeployConfig
 from unroll.tasks.run import Result, Run, say
 from unroll.tasks.trained import load_run

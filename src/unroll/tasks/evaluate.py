@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from unroll.config import Config
+from unroll.errors import require
 from unroll.evaluation.perplexity import Score, score
-from unroll.registry import build, require
+from unroll.registry import build
 from unroll.tasks.config import TaskConfig
 from unroll.tasks.run import Result, require_empty, say, write_result
 from unroll.tasks.trained import load_run

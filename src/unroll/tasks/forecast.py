@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from unroll.config import Config
+from unroll.errors import Diverged, require
 from unroll.forecasting.config import ForecasterConfig
 from unroll.forecasting.fitting import fit
 from unroll.forecasting.forecasters import ahead
 from unroll.forecasting.series import noisy_sine, root_mean_square, sine, windows
-from unroll.registry import build, require
+from unroll.registry import build
 from unroll.tasks.config import ForecastConfig
 from unroll.tasks.run import RESULT, Result, Run, prepare, say
-from unroll.training.loop import Diverged
 
 MEANT = ("task", "seed", "device", "threads", "rerun", "tracking", "hydra", "data.cache")
 """What an override may begin with."""

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from unroll.config import CHECKOUT, Config, fingerprint, flat
-from unroll.registry import build, require
+from unroll.errors import require
+from unroll.registry import build
 from unroll.tracking import ledger
 from unroll.tracking.store import MLflowTracker, Tracker
 

@@ -51,7 +51,7 @@ def train(
     model: LanguageModel | NGramModel = build("model", config.model, len(encoded.vocabulary)).to(
         device(config)
     )
-    keeper = Keeper(run, model, encoded)
+    writer = CheckpointWriter(run, model, encoded)
     learner: Learner = target("learner", config.model.name)(
         model,
         encoded.streams["train"],
@@ -59,21 +59,21 @@ def train(
         config.training,
         config.optimizer,
         seed=config.seed,
-        validate=keeper.validator(),
-        save=keeper.save,
+        validate=writer.validator(),
+        save=writer.save,
         log=run.tracker,
         log_every=run.tracker.every,
     )
     with run.recorded({"data.vocabulary_size": len(encoded.vocabulary)}) as tracker:
-        keeper.log_gradient_flow("initial")
+        writer.log_gradient_flow("initial")
         outcome = learner.fit()
         tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:
             say("interrupted: the checkpoint is kept; scoring what there is")
             tracker.tag("interrupted", "true")
-        keeper.restore_best()
-        keeper.log_gradient_flow("trained")
-        test = keeper.score("test")
+        writer.restore_best()
+        writer.log_gradient_flow("trained")
+        test = writer.score("test")
         samples = sample(
             model,
             encoded.tokenizer,
@@ -87,7 +87,7 @@ def train(
             f"test/{key}": float(value) for key, value in (test.figures() if test else {}).items()
         }
         result = run.keep(result, final | {"best_step": float(outcome.best_step)}, outcome.steps)
-        keep_artifacts(tracker, directory, keeper, outcome, samples)
+        keep_artifacts(tracker, directory, writer, outcome, samples)
     show_training(model, outcome, test, samples)
     say(f"run {tracker.run_id} ({run.name}): {directory / RESULT}")
     if outcome.interrupted:
@@ -95,7 +95,7 @@ def train(
     return result
 
 
-class Keeper:
+class CheckpointWriter:
     """Keeps a model's checkpoints in its run directory, and scores it on its corpus."""
 
     def __init__(self, run: Run, model: LanguageModel | NGramModel, encoded: Encoded) -> None:
@@ -191,14 +191,14 @@ def training_result(
 
 
 def keep_artifacts(
-    tracker: Tracker, directory: Path, keeper: Keeper, outcome: Outcome, samples: Samples
+    tracker: Tracker, directory: Path, writer: CheckpointWriter, outcome: Outcome, samples: Samples
 ) -> None:
     """Config, vocabulary, text and loss curve beside the checkpoints, all of it in the store."""
     (directory / "config.json").write_text(
-        json.dumps(keeper.header["config"], indent=2, ensure_ascii=False), encoding="utf-8"
+        json.dumps(writer.header["config"], indent=2, ensure_ascii=False), encoding="utf-8"
     )
-    (directory / "vocabulary.json").write_text(keeper.header["vocabulary"], encoding="utf-8")
-    (directory / "tokenizer.json").write_text(keeper.header["tokenizer"], encoding="utf-8")
+    (directory / "vocabulary.json").write_text(writer.header["vocabulary"], encoding="utf-8")
+    (directory / "tokenizer.json").write_text(writer.header["tokenizer"], encoding="utf-8")
     (directory / "generated.txt").write_text(sample_text(samples), encoding="utf-8")
     for name in ("config.json", "generated.txt"):
         tracker.log_file(directory / name)
@@ -209,8 +209,8 @@ def keep_artifacts(
         tracker.log_file(directory / "loss_curve.svg")
     for name in ("vocabulary.json", "tokenizer.json"):
         tracker.log_file(directory / name, "model")
-    tracker.log_file(keeper.folder / ledger.BEST, "model")
-    tracker.log_file(keeper.folder / ledger.LAST, "checkpoints")
+    tracker.log_file(writer.folder / ledger.BEST, "model")
+    tracker.log_file(writer.folder / ledger.LAST, "checkpoints")
 
 
 def show_training(model: Model, outcome: Outcome, test: Score | None, samples: Samples) -> None:

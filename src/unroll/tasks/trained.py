@@ -12,9 +12,10 @@ from unroll.data.text_reader import expand
 from unroll.data.token_stream import Encoded, encode
 from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import Vocabulary
+from unroll.errors import Refused, require
 from unroll.models.language_model import LanguageModel
 from unroll.models.ngram import NGramModel
-from unroll.registry import Refused, build, require, restore
+from unroll.registry import build, restore
 from unroll.tasks.run import device, prepare
 from unroll.tracking import ledger
 from unroll.training import checkpoint

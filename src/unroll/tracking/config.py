@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unroll.registry import register, require
+from unroll.errors import require
+from unroll.registry import register
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unroll.registry import Refused, require
+from unroll.errors import Refused, require
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"

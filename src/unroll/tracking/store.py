@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from unroll.registry import Refused
+from unroll.errors import Refused
 from unroll.tracking.config import DisabledConfig, MLflowConfig
 
 if TYPE_CHECKING:

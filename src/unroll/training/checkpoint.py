@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from unroll.registry import Refused, require
+from unroll.errors import Refused, require
 
 HEADER = "unroll"
 LARGEST_HEADER = 100_000_000  # bytes; what the format itself allows

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from unroll.registry import register, register_schema, require
+from unroll.errors import require
+from unroll.registry import register, register_schema
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 
 from unroll.data.batching import Batching, shifted
 from unroll.data.token_stream import TokenStream
+from unroll.errors import require
 from unroll.evaluation.perplexity import Score
 from unroll.models.ngram import NGramModel
-from unroll.registry import require
 from unroll.training.config import OptimizerConfig, TrainingConfig
 from unroll.training.loop import Log, Outcome, perplexity
 

@@ -19,16 +19,13 @@ from tqdm import tqdm
 
 from unroll.data.batching import IGNORE, Batch, Batching
 from unroll.data.token_stream import TokenStream
+from unroll.errors import Diverged
 from unroll.evaluation.perplexity import Score
 from unroll.models.language_model import LanguageModel
 from unroll.registry import build
 from unroll.training.config import OptimizerConfig, TrainingConfig
 from unroll.training.optimizers import Schedule
 from unroll.training.truncation import Truncation
-
-
-class Diverged(RuntimeError):
-    """The loss stopped being a number."""
 
 
 class Log(Protocol):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from unroll.registry import require
+from unroll.errors import require
 from unroll.training.config import (
     AdaptiveConfig,
     ConstantConfig,
