@@ -34,9 +34,8 @@ from experiments import (
 )
 from experiments.study import Study, run
 from unroll import __version__
-from unroll.app import explained
 from unroll.config import HOME
-from unroll.errors import require, unknown
+from unroll.errors import explain, require, unknown
 from unroll.report import page
 from unroll.tasks.run import git_commit
 
@@ -78,7 +77,7 @@ def main() -> None:
         )
         sys.exit(130)
     except Exception as error:
-        line, code = explained(error)
+        line, code = explain(error)
         if line is None:
             raise
         print(f"reproduce: {line}", file=sys.stderr)
@@ -114,7 +113,7 @@ def reproduce(words: list[str], chosen: list[str]) -> int:
         try:
             sections += run(study, extra, parallel, rerun).sections()
         except Exception as error:  # the others go on, and the page says what is missing
-            line, code = explained(error)
+            line, code = explain(error)
             if line is None:
                 raise
             absent.append(page.Absent(study.name, line))
