@@ -28,6 +28,8 @@ class MLflowConfig(TrackingConfig):
     every: int
     """Optimizer steps between logged training points."""
 
+    free_text = ("run_name",)
+
     def __post_init__(self) -> None:
         require(self.every >= 1, f"tracking.every={self.every}: at least 1 step")
 
