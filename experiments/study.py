@@ -21,8 +21,9 @@ from unroll.registry import build
 from unroll.report.page import Section
 from unroll.report.runs import Record, fetch
 from unroll.tracking.config import MLflowConfig
+from unroll.tracking.family import Family
 from unroll.tracking.ledger import write_atomically
-from unroll.tracking.store import Family, finished
+from unroll.tracking.store import finished
 
 
 @dataclass(frozen=True)
