@@ -25,7 +25,7 @@ from unroll.tasks.evaluate import figures_line
 from unroll.tasks.run import RESULT, Result, Run, device, prepare, say
 from unroll.tasks.samples import chosen_prefixes, sample_text, show_samples
 from unroll.tracking import ledger
-from unroll.tracking.store import MLflowTracker, Tracker
+from unroll.tracking.tracker import MLflowTracker, Tracker
 from unroll.training import checkpoint
 from unroll.training.loop import Learner, Outcome, perplexity
 
@@ -64,13 +64,13 @@ def train(
         log=run.tracker,
         log_every=run.tracker.every,
     )
-    with run.recorded({"data.vocabulary_size": len(encoded.vocabulary)}) as tracker:
+    with run.recorded({"data.vocabulary_size": len(encoded.vocabulary)}, encoded) as tracker:
         writer.log_gradient_flow("initial")
         outcome = learner.fit()
         tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:
             say("interrupted: the checkpoint is kept; scoring what there is")
-            tracker.tag("interrupted", "true")
+            run.interrupt()
         writer.restore_best()
         writer.log_gradient_flow("trained")
         test = writer.score("test")
@@ -119,7 +119,7 @@ class CheckpointWriter:
         checkpoint.save(path, self.model, run_id=run_id, step=step, **self.header)
         if not self.recorded:
             store = Path(self.config.tracking.directory)
-            ledger.record(store, run_id, self.run.name, self.run.directory)
+            ledger.record(store, run_id, self.run.name, self.run.directory, self.run.started)
             self.recorded = True
 
     def restore_best(self) -> None:
