@@ -113,9 +113,13 @@ def learning(config: Config, encoded: Encoded) -> None:
         figures = dict.fromkeys(("train/loss", "train/perplexity", "grad_norm", "a", "b"), 1.0)
         assert tracker.run_id
         points = 400
-        spent = seconds(
-            lambda: [tracker.log(figures, step) for step in range(points)] and tracker.flush()
-        )
+
+        def log_points() -> None:
+            for step in range(points):
+                tracker.log(figures, step)
+            tracker.flush()
+
+        spent = seconds(log_points)
         chosen = compose([*LAB, "data/batching=sequential", "training.max_steps=8"])
         outcome = trainer(chosen, encoded, _Nowhere()).fit()
         step = outcome.seconds / outcome.steps
