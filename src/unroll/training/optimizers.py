@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from unroll.errors import require
 from unroll.training.config import (
@@ -45,12 +44,12 @@ def _adaptive(config: AdaptiveConfig) -> dict[str, Any]:
         "lr": config.learning_rate,
         "betas": (config.beta1, config.beta2),
         "weight_decay": config.weight_decay,
-        "fused": True,  # one pass over the parameters instead of a dozen
+        "fused": True,  # one kernel for all parameters, instead of several for each
     }
 
 
 class Schedule(Protocol):
-    """Moves the learning rate of an optimizer."""
+    """Changes the learning rate of an optimizer."""
 
     def after_step(self) -> None: ...
 
@@ -58,9 +57,14 @@ class Schedule(Protocol):
 
     def after_validation(self, loss: float) -> None: ...
 
+    def state_dict(self) -> dict[str, Any]:
+        """What has to be restored to continue exactly, after the optimizer's own state."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
 
 class Constant:
-    """Moves nothing; what the others move, they override."""
+    """Changes nothing."""
 
     def __init__(
         self, config: ConstantConfig, optimizer: Optimizer, total_steps: int | None
@@ -76,24 +80,41 @@ class Constant:
     def after_validation(self, loss: float) -> None:
         pass
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}
 
-class Cosine(Constant):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+class _Scheduled(Constant):
+    """The base of schedules that one of PyTorch's schedulers computes."""
+
+    _scheduler: Any  # ReduceLROnPlateau has a step of its own signature
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = self._scheduler.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._scheduler.load_state_dict(dict(state))
+
+
+class Cosine(_Scheduled):
     """Linear warm-up, then half a cosine down (Loshchilov and Hutter 2017, without restarts).
 
     Raises:
-        Refused: the number of steps is not known beforehand.
+        Refused: the number of steps is not known in advance.
     """
 
     def __init__(self, config: CosineConfig, optimizer: Optimizer, total_steps: int | None) -> None:
         require(
             total_steps is not None,
-            "optimizer/schedule=cosine must know where it ends: set training.epochs or "
+            "optimizer/schedule=cosine needs a known number of steps: set training.epochs or "
             "training.max_steps",
         )
         assert total_steps is not None
-        self._scheduler: LRScheduler = LambdaLR(
-            optimizer, lambda step: self.share(step, total_steps, config)
-        )
+        self._scheduler = LambdaLR(optimizer, lambda step: self.share(step, total_steps, config))
 
     @staticmethod
     def share(step: int, total_steps: int, config: CosineConfig) -> float:
@@ -109,20 +130,18 @@ class Cosine(Constant):
         self._scheduler.step()
 
 
-class Step(Constant):
+class Step(_Scheduled):
     """Multiply by ``factor`` every ``every`` epochs."""
 
     def __init__(self, config: StepConfig, optimizer: Optimizer, total_steps: int | None) -> None:
-        self._scheduler: LRScheduler = torch.optim.lr_scheduler.StepLR(
-            optimizer, config.every, config.factor
-        )
+        self._scheduler = StepLR(optimizer, config.every, config.factor)
 
     def after_epoch(self) -> None:
         self._scheduler.step()
 
 
-class Plateau(Constant):
-    """Divide when validation stops improving."""
+class Plateau(_Scheduled):
+    """Divide by ``divisor`` after ``patience`` validations in a row without a better one."""
 
     def __init__(
         self, config: PlateauConfig, optimizer: Optimizer, total_steps: int | None
