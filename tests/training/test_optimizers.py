@@ -101,15 +101,12 @@ def test_an_optimizer_out_of_its_range_is_refused_by_name(composed, name, change
 
 @pytest.fixture
 def schedule(composed):
-    """A schedule of the learning rate, and what tells the rate."""
+    """A schedule, and a function that returns the learning rate."""
 
     def schedule_(name: str, total: int | None = None, rate: float = RATE, **changes):
         config = replace(composed(f"optimizer/schedule={name}").optimizer.schedule, **changes)
-        parameter = nn.Parameter(torch.zeros(1))
-        parameter.grad = torch.zeros(1)
-        optimizer = torch.optim.SGD([parameter], lr=rate)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
         made = build("optimizer/schedule", config, optimizer, total)
-        optimizer.step()  # torch's schedulers ask for one before theirs
         return made, lambda: optimizer.param_groups[0]["lr"]
 
     return schedule_

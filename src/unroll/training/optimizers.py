@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from unroll.errors import require
 from unroll.training.config import (
@@ -87,20 +86,7 @@ class Constant:
         pass
 
 
-class _Scheduled(Constant):
-    """The base of schedules that one of PyTorch's schedulers computes."""
-
-    _scheduler: Any  # ReduceLROnPlateau has a step of its own signature
-
-    def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = self._scheduler.state_dict()
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._scheduler.load_state_dict(dict(state))
-
-
-class Cosine(_Scheduled):
+class Cosine(Constant):
     """Linear warm-up, then half a cosine down (Loshchilov and Hutter 2017, without restarts).
 
     Raises:
@@ -114,45 +100,77 @@ class Cosine(_Scheduled):
             "training.max_steps",
         )
         assert total_steps is not None
-        self._scheduler = LambdaLR(optimizer, lambda step: self.share(step, total_steps, config))
+        self.config, self.optimizer, self.total_steps = config, optimizer, total_steps
+        self.peaks: list[float] = [group["lr"] for group in optimizer.param_groups]
+        self.steps = 0
+        self._set_rates()
 
-    @staticmethod
-    def share(step: int, total_steps: int, config: CosineConfig) -> float:
-        """The learning rate before step ``step`` (from 0), as a share of the configured one."""
+    def share(self, step: int) -> float:
+        """The learning rate before step ``step`` (from 0), as a fraction of the configured one."""
+        config = self.config
         if step < config.warmup_steps:
             return (step + 1) / config.warmup_steps
-        span = max(1, total_steps - config.warmup_steps)
+        span = max(1, self.total_steps - config.warmup_steps)
         done = min(1.0, (step - config.warmup_steps) / span)
         fall = 0.5 * (1 + math.cos(math.pi * done))
         return config.final_fraction + (1 - config.final_fraction) * fall
 
     def after_step(self) -> None:
-        self._scheduler.step()
+        self.steps += 1
+        self._set_rates()
+
+    def _set_rates(self) -> None:
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * self.share(self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps = state["steps"]
 
 
-class Step(_Scheduled):
+class Step(Constant):
     """Multiply by ``factor`` every ``every`` epochs."""
 
     def __init__(self, config: StepConfig, optimizer: Optimizer, total_steps: int | None) -> None:
-        self._scheduler = StepLR(optimizer, config.every, config.factor)
+        self.config, self.optimizer, self.epochs = config, optimizer, 0
 
     def after_epoch(self) -> None:
-        self._scheduler.step()
+        self.epochs += 1
+        if self.epochs % self.config.every == 0:
+            _multiply_rates(self.optimizer, self.config.factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epochs = state["epochs"]
 
 
-class Plateau(_Scheduled):
+class Plateau(Constant):
     """Divide by ``divisor`` after ``patience`` validations in a row without a better one."""
 
     def __init__(
         self, config: PlateauConfig, optimizer: Optimizer, total_steps: int | None
     ) -> None:
-        self._scheduler = ReduceLROnPlateau(
-            optimizer,
-            factor=1 / config.divisor,
-            patience=config.patience - 1,
-            threshold=0.0,
-            eps=0.0,
-        )
+        self.config, self.optimizer = config, optimizer
+        self.best, self.waited = math.inf, 0
 
     def after_validation(self, loss: float) -> None:
-        self._scheduler.step(loss)
+        self.waited = 0 if loss < self.best else self.waited + 1
+        self.best = min(self.best, loss)
+        if self.waited == self.config.patience:
+            self.waited = 0
+            _multiply_rates(self.optimizer, 1 / self.config.divisor)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best, self.waited = state["best"], state["waited"]
+
+
+def _multiply_rates(optimizer: Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
