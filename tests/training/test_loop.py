@@ -1,4 +1,4 @@
-"""The training loop, against loops written plainly."""
+"""The training loop, against a loop written out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def same(first: list[torch.Tensor], second: list[torch.Tensor], atol: float = 0.
     return all(torch.allclose(a, b, rtol=0, atol=atol) for a, b in zip(first, second, strict=True))
 
 
-# The loop written plainly
+# The loop written out
 
 
 def plain_loop(
@@ -60,7 +60,7 @@ def plain_loop(
 
 
 @pytest.mark.parametrize("clip", [None, 0.2, 100.0])
-def test_carried_state_training_equals_the_loop_written_plainly(training, stream, clip):
+def test_carried_state_training_equals_the_loop_written_out(training, stream, clip):
     made, twin = training(clip_norm=clip), training().model
     outcome = made.trainer.fit()
     losses, norms = plain_loop(stream.tokens.tolist(), twin, 0.5, clip, epochs=2)
@@ -73,7 +73,7 @@ def test_carried_state_training_equals_the_loop_written_plainly(training, stream
     assert outcome.tokens == 2 * PER_EPOCH * ROWS * LENGTH
 
 
-def test_the_plain_loop_tells_a_carried_state_from_a_fresh_one(training, stream):
+def test_the_plain_loop_differs_between_a_carried_and_a_fresh_state(training, stream):
     carried, _ = plain_loop(stream.tokens.tolist(), training().model, 0.5, None, epochs=1)
     fresh, _ = plain_loop(
         stream.tokens.tolist(), training().model, 0.5, None, epochs=1, carried=False
@@ -101,14 +101,14 @@ def test_windows_learn_from_their_last_position_alone(training, stream):
     assert outcome.tokens == WINDOWS
 
 
-def test_the_softmax_is_asked_only_for_positions_that_are_scored(training):
+def test_the_softmax_is_computed_only_at_positions_that_are_scored(training, monkeypatch):
     made = training("data/batching=windows", batching={"batch_size": 10}, epochs=1)
-    asked: list[int] = []
-    made.model.softmax.linear.register_forward_hook(
-        lambda module, given, out: asked.append(out.numel() // VOCABULARY)
+    loss, computed = made.model.softmax.loss, []
+    monkeypatch.setattr(
+        made.model.softmax, "loss", lambda h, t: (computed.append(h.shape), loss(h, t))[1]
     )
     made.trainer.fit()
-    assert asked == [10] * (WINDOWS // 10)
+    assert computed == [(10, 4)] * (WINDOWS // 10)
 
 
 # The same seed
@@ -194,7 +194,7 @@ def test_accumulating_two_batches_equals_one_batch_of_twice_the_rows(training, s
     assert [value for _, value in apart.curve("train/loss")] == pytest.approx(losses, rel=1e-4)
 
 
-def test_the_rest_of_an_epoch_is_a_smaller_group_averaged_over_its_own_size(training, stream):
+def test_a_smaller_last_group_of_an_epoch_is_averaged_over_its_own_size(training, stream):
     still = {"learning_rate": 1e-12}  # so that gradients can be compared
     made = training(accumulation=3, optimizer=still)
     outcome = made.trainer.fit()
@@ -213,7 +213,7 @@ def test_state_is_carried_through_accumulated_batches(training, stream):
 
 
 @pytest.mark.parametrize("clip", [0.01, 0.1])
-def test_no_step_is_longer_than_the_learning_rate_times_the_bound(training, clip):
+def test_no_step_is_longer_than_the_learning_rate_times_clip_norm(training, clip):
     made = training(clip_norm=clip, max_steps=1, optimizer={"learning_rate": 1.0})
     before = [parameter.clone() for parameter in made.parameters]
     made.trainer.fit()
@@ -240,7 +240,7 @@ def test_no_step_is_longer_than_the_learning_rate_times_the_bound(training, clip
     ],
     ids=str,
 )
-def test_whichever_bound_is_met_first_ends_the_training(training, settings, steps, epochs):
+def test_the_first_bound_that_is_reached_ends_the_training(training, settings, steps, epochs):
     outcome = training(**settings).trainer.fit()
     assert outcome.steps == steps
     assert outcome.epochs == pytest.approx(epochs)
@@ -248,7 +248,7 @@ def test_whichever_bound_is_met_first_ends_the_training(training, settings, step
 
 
 @pytest.mark.parametrize(("batching", "length", "rows"), [("random", 7, 1), ("sequential", 13, 3)])
-def test_an_epoch_counts_whole_whatever_offset_was_drawn(training, batching, length, rows):
+def test_an_epoch_counts_as_one_for_every_random_offset(training, batching, length, rows):
     cut = {"length": length, "batch_size": rows, "random_offset": True}
     for seed in range(6):
         made = training(f"data/batching={batching}", batching=cut, epochs=1, seed=seed)
@@ -274,7 +274,7 @@ def test_the_schedule_ends_with_the_last_step_of_the_training(training, settings
     assert min(rate for _, rate in made.curve("learning_rate")[:-1]) > 0.001
 
 
-def test_the_rate_that_is_logged_with_a_step_is_the_one_it_was_taken_with(training):
+def test_the_learning_rate_logged_with_a_step_is_the_one_used_in_it(training):
     made = training(*COSINE, max_steps=10)
     made.trainer.fit()
     falling = [(1 + math.cos(math.pi * n / 8)) / 2 for n in range(8)]
@@ -282,7 +282,7 @@ def test_the_rate_that_is_logged_with_a_step_is_the_one_it_was_taken_with(traini
     assert rates == pytest.approx([0.25, 0.5, *(0.5 * share for share in falling)])
 
 
-def test_the_rate_falls_by_epochs_and_by_validations(training):
+def test_the_learning_rate_falls_after_epochs_and_after_validations(training):
     made = training("optimizer/schedule=step", "optimizer.schedule.every=1", epochs=3)
     made.trainer.fit()
     rates = dict(made.curve("learning_rate"))
@@ -310,12 +310,12 @@ def test_patience_ends_the_training_after_validations_without_a_better_one(train
     ]
 
 
-def test_without_patience_the_training_goes_on_to_its_end(training):
+def test_without_patience_the_training_runs_to_its_end(training):
     outcome = training(epochs=5, losses=[1.0, 2.0, 3.0, 4.0, 5.0]).trainer.fit()
     assert (outcome.steps, outcome.best_step) == (5 * PER_EPOCH, PER_EPOCH)
 
 
-def test_validation_comes_every_so_many_steps_and_at_the_end(training):
+def test_validation_runs_every_so_many_steps_and_at_the_end(training):
     made = training(epochs=2, validate_every=4, losses=[4.0, 3.0, 2.0, 1.0])
     outcome = made.trainer.fit()
     assert made.curve("valid/loss") == [(4, 4.0), (8, 3.0), (12, 2.0), (14, 1.0)]
@@ -344,7 +344,7 @@ def test_without_a_validation_split_the_last_model_is_the_best(training):
     assert made.diary.saved == [("last", outcome.steps), ("best", outcome.steps)]
 
 
-def test_the_model_trains_with_dropout_even_if_it_was_left_in_evaluation(training):
+def test_the_model_trains_with_dropout_even_if_it_was_in_evaluation_mode(training):
     made, plain = training(model={"output_dropout": 0.5}), training()
     made.model.eval()
     made.trainer.fit()
@@ -352,7 +352,7 @@ def test_the_model_trains_with_dropout_even_if_it_was_left_in_evaluation(trainin
     assert made.curve("train/loss") != plain.curve("train/loss")
 
 
-# What goes wrong
+# Errors
 
 
 def test_a_nan_loss_is_reported_with_its_step(training):

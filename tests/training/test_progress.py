@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import signal
 from copy import deepcopy
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_an_interrupted_training_continues_as_if_it_was_not(training):
     changes = {"losses": zigzag, "epochs": 3, "log_every": 4}
     whole, made, states = training(**changes), training(**changes), []
     whole.trainer.fit()
-    made.diary.at[8] = made.trainer._ended = lambda: made.trainer.outcome.steps >= 8
+    made.diary.at[8] = lambda: signal.raise_signal(signal.SIGINT)
     save = made.diary.save
     made.diary.save = lambda name, step: (
         states.append(deepcopy(made.trainer.state_dict())) if name == "last" else None,
