@@ -22,7 +22,7 @@ from unroll.generation.sampler import sample
 from unroll.models.language_model import LanguageModel
 from unroll.registry import build
 from unroll.tracking.config import MLflowConfig
-from unroll.tracking.store import MLflowTracker
+from unroll.tracking.tracker import MLflowTracker
 from unroll.training.loop import Trainer
 
 LAB = ("experiment=lab/lstm", "data=lee_news", "model.hidden_size=256")

@@ -127,6 +127,8 @@ class CorpusConfig:
     tokenizer: TokenizerConfig
     batching: BatchingConfig
 
+    free_text = ("path", "valid_path", "test_path", "text_column")
+
     def __post_init__(self) -> None:
         for key in ("valid_fraction", "test_fraction"):
             share = getattr(self, key)

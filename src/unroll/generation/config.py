@@ -34,6 +34,8 @@ class SamplingConfig:
     """A token that ends a continuation."""
     seed: int
 
+    free_text = ("prefix", "stop")
+
     def __post_init__(self) -> None:
         for key in ("prefix_length", "prefix_documents", "samples", "length"):
             value = getattr(self, key)

@@ -53,7 +53,7 @@ class RunCallbacks:
         checkpoint.save(path, self.model, run_id=run_id, step=step, **self.header)
         if not self.recorded:
             store = Path(run.config.tracking.directory)
-            ledger.record(store, run_id, run.name, run.directory)
+            ledger.record(store, run_id, run.name, run.directory, run.started)
             self.recorded = True
 
 

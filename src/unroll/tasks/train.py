@@ -54,13 +54,13 @@ def train(
     learner: Learner = target("learner", config.model.name).from_config(
         config, model, encoded.streams["train"], callbacks
     )
-    with run.recorded({"data.vocabulary_size": len(vocabulary)}) as tracker:
+    with run.recorded({"data.vocabulary_size": len(vocabulary)}, encoded) as tracker:
         log_gradient_flow(run, model, encoded, "initial")
         outcome = learner.fit()
         tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:
             say("interrupted: the checkpoints are saved; scoring the best one")
-            tracker.tag("interrupted", "true")
+            run.interrupt()
         restore_best(model, directory)
         log_gradient_flow(run, model, encoded, "trained")
         test = callbacks.score("test")

@@ -7,13 +7,22 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unroll.errors import require
+from unroll.errors import register_hint, require
 from unroll.registry import register, register_schema
 
 
 @dataclass(frozen=True)
 class TruncationConfig:
     name: str
+
+
+register_hint(
+    "training/truncation",
+    r"\d+",
+    "training.truncation={option}: a number alone is ambiguous; write training.truncation=fixed "
+    "training.truncation.steps={option}, or data.batching.length={option} for batches of that many "
+    "steps",
+)
 
 
 @register("training/truncation", "full", builds="unroll.training.truncation:Full")

@@ -17,7 +17,11 @@ Values = dict[str, Any]
 RENAMED: dict[str, dict[str, str]] = {"model": {"mass": "pseudocount"}}
 """Since version 1: keys by group, the old name and the new one."""
 
-ADDED: dict[str, dict[str, Values]] = {}
+GROUPING: Values = {"study": None, "label": None}
+ADDED: dict[str, dict[str, Values]] = {
+    "": {"default": {"precision": "float32"}},
+    "tracking": {"mlflow": GROUPING, "disabled": GROUPING},
+}
 """Since version 1: keys by group and by the group's option, with the value of the old behaviour;
 the group '' is the config itself."""
 
