@@ -27,6 +27,7 @@ from unroll.data.batching import IGNORE, Batch, WindowIndex, last_target_only, s
 from unroll.data.token_stream import Offsets, TokenStream
 from unroll.errors import require
 from unroll.evaluation.config import EvaluationConfig
+from unroll.models.config import require_one_direction
 from unroll.models.model import Model
 
 STEPS_AT_ONCE = 1024
@@ -103,11 +104,7 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
     Raises:
         Refused: no token can be scored, or the model reads ahead and the protocol carries state.
     """
-    require(
-        not model.bidirectional or config.protocol in ("window", "handout"),
-        f"evaluation.protocol={config.protocol} would show a bidirectional model the words it is "
-        "to predict: take evaluation.protocol=window",
-    )
+    require_one_direction(model.bidirectional, "evaluation.protocol", config.protocol)
     require_scorable(stream, config, "the text")
     protocol = PROTOCOLS[config.protocol](config, every_position=not model.bidirectional)
     nats, hits, tokens, unknowns = 0.0, 0.0, 0, 0
