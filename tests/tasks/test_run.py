@@ -90,7 +90,7 @@ def test_a_run_that_is_going_on_can_be_looked_at(
 def test_a_training_fills_the_columns_and_tags_that_people_group_by(
     do: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    words = (*TINY, "training.max_steps=1", "tracking.study=cells", "tracking.label=lstm, wide")
+    words = (*TINY, "training.max_steps=1", "tracking.study=cells", "tracking.label='lstm, wide'")
     result = do("first", *words)
     run = connect(tmp_path / "mlruns").get_run(result["run_id"])
     assert run.info.run_name.startswith("lstm hidden_size=8")
@@ -130,7 +130,7 @@ def test_a_run_ends_as_its_work_does(tmp_path: Path, error: BaseException, statu
 
 def test_an_error_is_not_hidden_by_a_store_that_fails_too(tmp_path: Path) -> None:
     run = Run(compose([f"tracking.directory={tmp_path}/mlruns"]), tmp_path / "run", [])
-    with pytest.raises(ZeroDivisionError), run.recorded() as tracker:
+    with pytest.raises(ZeroDivisionError), run.recorded() as tracker:  # noqa: PT012
         assert tracker.run_id
         (tmp_path / "mlruns" / "mlflow.db").unlink()
         raise ZeroDivisionError

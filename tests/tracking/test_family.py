@@ -32,50 +32,50 @@ def state(family: Family) -> tuple[str, int, int | None]:
     return info.status, info.start_time, info.end_time
 
 
-def test_a_parent_ends_the_children_that_were_cut_off(tmp_path: Path) -> None:
-    family = Family.start(config(tmp_path), "parent", {})
-    started(tmp_path, family)
+def test_a_parent_ends_the_children_that_were_cut_off(home: Path) -> None:
+    family = Family.start(config(home), "parent", {})
+    started(home, family)
     family.finish("KILLED")
     (child,) = family.children()
     assert child.info.status == "KILLED"
     assert len(search(family.client, family.experiment, "")) == 2
 
 
-def test_every_multirun_has_a_parent_of_its_own(tmp_path: Path) -> None:
-    first, second = (Family.start(config(tmp_path), "multirun", {}) for _ in range(2))
+def test_every_multirun_has_a_parent_of_its_own(home: Path) -> None:
+    first, second = (Family.start(config(home), "multirun", {}) for _ in range(2))
     assert first.run_id != second.run_id
 
 
-def test_a_study_finds_its_parent_again_and_no_other(tmp_path: Path) -> None:
-    first = Family.open(config(tmp_path), "study cells", CELLS)
-    started(tmp_path, first, study="cells").finish()  # newer, of the same study, and no parent
-    assert Family.open(config(tmp_path), "study cells", CELLS).run_id == first.run_id
-    other = Family.open(config(tmp_path), "study zipf", {"study": "zipf"})
+def test_a_study_finds_its_parent_again_and_no_other(home: Path) -> None:
+    first = Family.open(config(home), "study cells", CELLS)
+    started(home, first, study="cells").finish()  # newer, of the same study, and no parent
+    assert Family.open(config(home), "study cells", CELLS).run_id == first.run_id
+    other = Family.open(config(home), "study zipf", {"study": "zipf"})
     assert other.run_id != first.run_id
     first.client.delete_run(first.run_id)
-    assert Family.open(config(tmp_path), "study cells", CELLS).run_id != first.run_id
+    assert Family.open(config(home), "study cells", CELLS).run_id != first.run_id
 
 
-def test_a_study_in_which_nothing_was_run_stays_as_it_was(tmp_path: Path) -> None:
-    family = Family.open(config(tmp_path), "study cells", CELLS)
+def test_a_study_in_which_nothing_was_run_stays_as_it_was(home: Path) -> None:
+    family = Family.open(config(home), "study cells", CELLS)
     assert state(family)[0] == "RUNNING"
-    child = started(tmp_path, family, config_fingerprint="f")
+    child = started(home, family, config_fingerprint="f")
     child.finish()
     family.finish("FINISHED")
     before = state(family)
     assert before[0] == "FINISHED"
-    again = Family.open(config(tmp_path), "study cells", CELLS)
-    reusing = MLflowTracker(config(tmp_path, f"tracking.parent={again.run_id}"))
+    again = Family.open(config(home), "study cells", CELLS)
+    reusing = MLflowTracker(config(home, f"tracking.parent={again.run_id}"))
     assert reusing.reuse("f") == child.run_id
     again.finish("FAILED")
     assert state(again) == before
 
 
-def test_a_study_is_running_from_a_new_child_to_its_end(tmp_path: Path) -> None:
-    family = Family.open(config(tmp_path), "study cells", CELLS)
+def test_a_study_is_running_from_a_new_child_to_its_end(home: Path) -> None:
+    family = Family.open(config(home), "study cells", CELLS)
     family.finish("FINISHED")
-    again = Family.open(config(tmp_path), "study cells", CELLS)
-    started(tmp_path, again).finish()
+    again = Family.open(config(home), "study cells", CELLS)
+    started(home, again).finish()
     assert state(again)[0] == "RUNNING"
     again.finish("FAILED")
     status, start, end = state(again)
@@ -84,13 +84,13 @@ def test_a_study_is_running_from_a_new_child_to_its_end(tmp_path: Path) -> None:
     assert end >= again.children()[0].info.end_time
 
 
-def test_a_reused_run_is_a_child_once(tmp_path: Path) -> None:
-    first = Family.open(config(tmp_path), "study cells", CELLS)
-    child = started(tmp_path, first, config_fingerprint="f")
+def test_a_reused_run_is_a_child_once(home: Path) -> None:
+    first = Family.open(config(home), "study cells", CELLS)
+    child = started(home, first, config_fingerprint="f")
     child.finish()
-    second = Family.start(config(tmp_path), "multirun", {})
+    second = Family.start(config(home), "multirun", {})
     for family in (first, second):
-        tracker = MLflowTracker(config(tmp_path, f"tracking.parent={family.run_id}"))
+        tracker = MLflowTracker(config(home, f"tracking.parent={family.run_id}"))
         assert tracker.reuse("f") == child.run_id
         assert [run.info.run_id for run in family.children()] == [child.run_id]
     first.client.set_tag(first.run_id, f"reused.{child.run_id}", "true")
@@ -99,10 +99,10 @@ def test_a_reused_run_is_a_child_once(tmp_path: Path) -> None:
     assert second.children() == []
 
 
-def test_a_study_may_have_any_name_but_one_with_a_quotation_mark(tmp_path: Path) -> None:
+def test_a_study_may_have_any_name_but_one_with_a_quotation_mark(home: Path) -> None:
     names = ["分开", 'a "b"', "a b/c%"]
-    ids = [Family.open(config(tmp_path), name, {"study": name}).run_id for name in names * 2]
+    ids = [Family.open(config(home), name, {"study": name}).run_id for name in names * 2]
     assert ids[:3] == ids[3:]
     assert len(set(ids)) == 3
     with pytest.raises(Refused, match="must not contain"):
-        Family.open(config(tmp_path), "x", {"study": "it's"})
+        Family.open(config(home), "x", {"study": "it's"})

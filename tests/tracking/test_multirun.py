@@ -30,15 +30,15 @@ def no_parent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_jobs_of_a_multirun_are_children_of_its_parent(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Multirun().on_multirun_start(hydra_config(tmp_path))  # type: ignore[arg-type]
-    tracker = MLflowTracker(compose([f"tracking.directory={tmp_path}"]).tracking)  # type: ignore[arg-type]
+    Multirun().on_multirun_start(hydra_config(home))  # type: ignore[arg-type]
+    tracker = MLflowTracker(compose([f"tracking.directory={home}"]).tracking)  # type: ignore[arg-type]
     tracker.start("rnn", {"model.name": "rnn"}, {})
     tracker.finish()
     Multirun.close("FINISHED")
     assert PARENT not in os.environ
-    client = connect(tmp_path)
+    client = connect(home)
     child, parent = sorted(client.search_runs(["1"]), key=lambda run: run.info.run_name != "rnn")
     assert parent.info.run_name == "model=rnn,gru"
     assert parent.data.tags["overrides"] == "model=rnn,gru"

@@ -131,13 +131,13 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         connect(blocked / "below")
 
 
-def test_a_store_that_turns_read_only_is_refused_in_one_line(tmp_path: Path) -> None:
-    client = connect(tmp_path)
-    experiment = experiment_id(client, tmp_path, "unroll")
+def test_a_store_that_turns_read_only_is_refused_in_one_line(home: Path) -> None:
+    client = connect(home)
+    experiment = experiment_id(client, home, "unroll")
     run_id = client.create_run(experiment).info.run_id
-    tracker = MLflowTracker(config(tmp_path))
+    tracker = MLflowTracker(config(home))
     assert tracker.resume(run_id)
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:  # what a read-only file does to root
+    with sqlite3.connect(home / "mlflow.db") as database:  # what a read-only file does to root
         database.execute(
             "CREATE TRIGGER no BEFORE INSERT ON tags BEGIN SELECT RAISE(ABORT, 'readonly'); END"
         )
@@ -146,21 +146,21 @@ def test_a_store_that_turns_read_only_is_refused_in_one_line(tmp_path: Path) -> 
     assert "\n" not in str(error.value)
 
 
-def test_the_experiment_opens_on_model_training_in_the_ui(tmp_path: Path) -> None:
-    client = connect(tmp_path)
+def test_the_experiment_opens_on_model_training_in_the_ui(home: Path) -> None:
+    client = connect(home)
     old = client.create_experiment("old")
     for name in ("new", "old"):
-        found = client.get_experiment(experiment_id(client, tmp_path, name))
+        found = client.get_experiment(experiment_id(client, home, name))
         assert found.tags[KIND_TAG] == KIND == "custom_model_development"
     client.set_experiment_tag(old, KIND_TAG, "chosen by hand")
-    assert experiment_id(client, tmp_path, "old") == old
+    assert experiment_id(client, home, "old") == old
     assert client.get_experiment(old).tags[KIND_TAG] == "chosen by hand"
 
 
-def test_a_deleted_experiment_is_refused(tmp_path: Path) -> None:
-    client = connect(tmp_path)
-    client.delete_experiment(experiment_id(client, tmp_path, "gone"))
-    tracker = MLflowTracker(config(tmp_path, "tracking.experiment=gone"))
+def test_a_deleted_experiment_is_refused(home: Path) -> None:
+    client = connect(home)
+    client.delete_experiment(experiment_id(client, home, "gone"))
+    tracker = MLflowTracker(config(home, "tracking.experiment=gone"))
     tracker.start("run", {}, {})
     with pytest.raises(Refused, match=r"'gone' was deleted.*tracking\.experiment"):
         _ = tracker.run_id
@@ -168,20 +168,20 @@ def test_a_deleted_experiment_is_refused(tmp_path: Path) -> None:
         tracker.log({"a": 1.0}, 1)  # at the next point, not only when points are written
 
 
-def test_only_a_run_that_ended_by_itself_is_found_by_its_fingerprint(tmp_path: Path) -> None:
+def test_only_a_run_that_ended_by_itself_is_found_by_its_fingerprint(home: Path) -> None:
     for name, tags, status in (
         ("whole", {}, "FINISHED"),
         ("interrupted", {"interrupted": "true"}, "FINISHED"),  # as version 0.1.0 ended them
         ("failed", {}, "FAILED"),
         ("killed", {}, "KILLED"),
     ):
-        tracker = MLflowTracker(config(tmp_path))
+        tracker = MLflowTracker(config(home))
         tracker.start(name, {}, {"config_fingerprint": "f", **tags})
         tracker.finish(status)
-    tracker = MLflowTracker(config(tmp_path))
+    tracker = MLflowTracker(config(home))
     tracker.start("running", {}, {"config_fingerprint": "f"})
     assert tracker.run_id
-    found = finished(connect(tmp_path), "1", "f")
+    found = finished(connect(home), "1", "f")
     assert found is not None
     assert found.info.run_name == "whole"
-    assert finished(connect(tmp_path), "1", "other") is None
+    assert finished(connect(home), "1", "other") is None

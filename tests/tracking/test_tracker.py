@@ -25,8 +25,8 @@ def config(home: Path, *words: str) -> MLflowConfig:
     return found
 
 
-def test_no_point_is_lost_and_nan_is_left_out(tmp_path: Path) -> None:
-    tracker = MLflowTracker(config(tmp_path))
+def test_no_point_is_lost_and_nan_is_left_out(home: Path) -> None:
+    tracker = MLflowTracker(config(home))
     tracker.start("run", {"a": 1, "long": "x" * 10_000}, {"mark": "m"})
     for step in range(1200):
         tracker.log({"train/loss": float(step), "nan": math.nan}, step)
@@ -38,17 +38,17 @@ def test_no_point_is_lost_and_nan_is_left_out(tmp_path: Path) -> None:
     assert "nan" not in run.data.metrics
 
 
-def test_what_is_added_to_an_ended_run_leaves_its_status_and_times(tmp_path: Path) -> None:
-    first = MLflowTracker(config(tmp_path))
+def test_what_is_added_to_an_ended_run_leaves_its_status_and_times(home: Path) -> None:
+    first = MLflowTracker(config(home))
     first.start("run", {}, {})
     first.finish("KILLED")
     before = first.client.get_run(first.run_id).info
-    (tmp_path / "file").write_text("x")
-    later = MLflowTracker(config(tmp_path))
+    (home / "file").write_text("x")
+    later = MLflowTracker(config(home))
     assert later.resume(first.run_id)
     later.log({"a": 1.0}, 1)
     later.log_text("x", "samples/x.txt")
-    later.log_file(tmp_path / "file")
+    later.log_file(home / "file")
     later.param("p", 1)
     later.tag("t", "1")
     later.flush()
@@ -62,16 +62,16 @@ def test_what_is_added_to_an_ended_run_leaves_its_status_and_times(tmp_path: Pat
     )
 
 
-def test_a_run_that_does_not_exist_or_was_deleted_is_not_resumed(tmp_path: Path) -> None:
-    tracker = MLflowTracker(config(tmp_path))
+def test_a_run_that_does_not_exist_or_was_deleted_is_not_resumed(home: Path) -> None:
+    tracker = MLflowTracker(config(home))
     tracker.start("run", {}, {})
     tracker.client.delete_run(tracker.run_id)
     for run_id in (tracker.run_id, "0" * 32):
-        assert not MLflowTracker(config(tmp_path)).resume(run_id)
+        assert not MLflowTracker(config(home)).resume(run_id)
 
 
-def test_the_dataset_column_is_filled_with_name_digest_place_and_size(tmp_path: Path) -> None:
-    tracker = MLflowTracker(config(tmp_path))
+def test_the_dataset_column_is_filled_with_name_digest_place_and_size(home: Path) -> None:
+    tracker = MLflowTracker(config(home))
     tracker.start("run", {}, {}, [LEE, BOOK])
     inputs = {
         item.dataset.name: item
@@ -89,8 +89,8 @@ def test_the_dataset_column_is_filled_with_name_digest_place_and_size(tmp_path: 
     assert [tag.value for tag in inputs["lee_news"].tags] == ["training"]
 
 
-def test_text_that_cannot_be_encoded_is_kept_all_the_same(tmp_path: Path) -> None:
-    tracker = MLflowTracker(config(tmp_path))
+def test_text_that_cannot_be_encoded_is_kept_all_the_same(home: Path) -> None:
+    tracker = MLflowTracker(config(home))
     tracker.start("分开 \udcff", {"data.path": "/tmp/ü\udcff"}, {"overrides": "data.path=\udcff"})
     run = tracker.client.get_run(tracker.run_id)
     assert run.info.run_name == "分开 ?"
@@ -98,34 +98,42 @@ def test_text_that_cannot_be_encoded_is_kept_all_the_same(tmp_path: Path) -> Non
     assert run.data.tags["overrides"] == "data.path=?"
 
 
+EIGHT_PROCESSES = """
+import os, sys
+import mlflow.tracking
+from unroll.app import compose
+from unroll.tracking.family import Family
+from unroll.tracking.tracker import DataInput, MLflowTracker
+
+config = compose([f"tracking.directory={sys.argv[1]}"]).tracking
+processes = []
+for mark in "01234567":
+    process = os.fork()
+    if process:
+        processes.append(process)
+        continue
+    print(Family.open(config, "study x", {"study": "x"}).run_id, flush=True)
+    tracker = MLflowTracker(config)
+    tracker.start("run", {}, {"mark": mark}, [DataInput("d", "d", None, {})])
+    for step in range(700):
+        tracker.log({"x": float(step)}, step)
+    tracker.finish()
+    sys.exit()
+for process in processes:
+    assert os.waitpid(process, 0)[1] == 0
+"""
+
+
 def test_eight_processes_that_start_at_once_on_a_new_store_lose_nothing(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from unroll.app import compose\n"
-        "from unroll.tracking.family import Family\n"
-        "from unroll.tracking.tracker import DataInput, MLflowTracker\n"
-        f"config = compose(['tracking.directory={tmp_path}']).tracking\n"
-        "print(Family.open(config, 'study x', {'study': 'x'}).run_id)\n"
-        "tracker = MLflowTracker(config)\n"
-        "tracker.start(sys.argv[1], {}, {'mark': sys.argv[1]}, [DataInput('d', 'd', None, {})])\n"
-        "[tracker.log({'x': float(n)}, n) for n in range(700)]\n"
-        "tracker.finish()"
+    found = subprocess.run(
+        [sys.executable, "-c", EIGHT_PROCESSES, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=180,
     )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(n)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for n in range(8)
-    ]
-    parents = set()
-    for process in processes:
-        out, err = process.communicate(timeout=180)
-        assert process.returncode == 0, err
-        parents.add(out.strip())
+    assert found.returncode == 0, found.stderr
+    (parent,) = set(found.stdout.split())
     client = connect(tmp_path)
-    (parent,) = parents
     runs = [run for run in client.search_runs(["1"]) if run.info.run_id != parent]
     assert sorted(run.data.tags["mark"] for run in runs) == list("01234567")
     for run in runs:
@@ -134,8 +142,8 @@ def test_eight_processes_that_start_at_once_on_a_new_store_lose_nothing(tmp_path
         assert len(client.get_metric_history(run.info.run_id, "x")) == 700
 
 
-def test_a_parent_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    tracker = MLflowTracker(config(tmp_path, f"tracking.parent={'0' * 32}"))
+def test_a_parent_that_does_not_exist_is_refused(home: Path) -> None:
+    tracker = MLflowTracker(config(home, f"tracking.parent={'0' * 32}"))
     tracker.start("run", {}, {})
     with pytest.raises(Refused, match=r"tracking\.parent=0"):
         _ = tracker.run_id
