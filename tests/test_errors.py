@@ -126,5 +126,7 @@ def test_a_value_in_place_of_a_list_names_the_list() -> None:
 
 
 def test_importing_errors_imports_neither_torch_nor_mlflow() -> None:
-    code = "import sys, unroll.errors; assert not {'torch', 'mlflow', 'datasets'} & set(sys.modules)"
+    code = (
+        "import sys, unroll.errors; assert not {'torch', 'mlflow', 'datasets'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

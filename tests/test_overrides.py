@@ -99,7 +99,11 @@ REFUSED = {
     ("--config-dir", "/nope"): "'/nope' not found",
     ("hydra.run.dir=/proc/nope",): "hydra.run.dir=/proc/nope cannot be written",
     ("hydra.run.dir=/dev/null/x",): "hydra.run.dir=/dev/null/x cannot be written: Not a directory",
-    ("-m", "seed=1,2", "hydra.sweep.dir=/proc/nope"): "hydra.sweep.dir=/proc/nope cannot be written",
+    (
+        "-m",
+        "seed=1,2",
+        "hydra.sweep.dir=/proc/nope",
+    ): "hydra.sweep.dir=/proc/nope cannot be written",
     (f"hydra.run.dir={'x' * 4000}",): "cannot be written: File name too long; name another folder",
 }
 
