@@ -22,7 +22,7 @@ from unroll.generation.sampler import sample
 from unroll.models.language_model import LanguageModel
 from unroll.registry import build
 from unroll.tracking.config import MLflowConfig
-from unroll.tracking.store import MLflowTracker
+from unroll.tracking.tracker import MLflowTracker
 from unroll.training.loop import Trainer
 
 LAB = ("experiment=lab/lstm", "data=lee_news", "model.hidden_size=256")
@@ -113,9 +113,13 @@ def learning(config: Config, encoded: Encoded) -> None:
         figures = dict.fromkeys(("train/loss", "train/perplexity", "grad_norm", "a", "b"), 1.0)
         assert tracker.run_id
         points = 400
-        spent = seconds(
-            lambda: [tracker.log(figures, step) for step in range(points)] and tracker.flush()
-        )
+
+        def log_points() -> None:
+            for step in range(points):
+                tracker.log(figures, step)
+            tracker.flush()
+
+        spent = seconds(log_points)
         chosen = compose([*LAB, "data/batching=sequential", "training.max_steps=8"])
         outcome = trainer(chosen, encoded, _Nowhere()).fit()
         step = outcome.seconds / outcome.steps

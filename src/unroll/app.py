@@ -191,7 +191,7 @@ class Multirun(Callback):
         if config.tracking.name != "mlflow" or not schema("task", config.task.name).makes_run:
             return
         from unroll.tracking.config import MLflowConfig
-        from unroll.tracking.store import PARENT, Family
+        from unroll.tracking.family import PARENT, Family
 
         values = OmegaConf.to_container(config.tracking, resolve=True)
         assert isinstance(values, dict)
@@ -207,7 +207,7 @@ class Multirun(Callback):
     @staticmethod
     def close(status: str) -> None:
         """End the parent run, and leave with it a table of its children's results."""
-        from unroll.tracking.store import PARENT
+        from unroll.tracking.family import PARENT
 
         family, Multirun.family = Multirun.family, None
         os.environ.pop(PARENT, None)

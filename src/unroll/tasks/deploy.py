@@ -1,4 +1,4 @@
-"""What a run costs on a small device, in float32 and in int8, and what int8 does to it."""
+"""Size, speed and scores of a trained run in float32 and in int8."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unroll.config import Config, flat
+from unroll.config import Config
 from unroll.data.token_stream import TokenStream
 from unroll.errors import require
 from unroll.evaluation.perplexity import score
@@ -17,7 +17,7 @@ from unroll.models.language_model import LanguageModel
 from unroll.models.quantized import require_quantizable
 from unroll.tasks.config import DeployConfig
 from unroll.tasks.run import Result, Run, say
-from unroll.tasks.trained import load_run
+from unroll.tasks.trained import Trained, chosen_corpus, load_run
 
 Figures = dict[str, Any]
 
@@ -25,21 +25,24 @@ Figures = dict[str, Any]
 def deploy(
     task: DeployConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
 ) -> Result:
-    """Write a run's weights in each precision; weigh them, time them, score with them."""
+    """Write a run's weights in each precision; measure their size and speed, score with them."""
     trained = load_run(config.run, config, overrides)
     require_quantizable(trained.model.config)
-    run = Run(replace(config, run=trained.run_id), directory, overrides)
+    config = identified(config, trained, overrides)
+    run = Run(config, directory, overrides)
     found = run.finished_before(reuse)
     if found:
         return found
     encoded = trained.encode(config, overrides)
-    require("test" in encoded.streams, "the corpus has no test split: name another with data=")
+    require(
+        "test" in encoded.streams,
+        f"data={config.data.name} has no test split: give another corpus with data=",
+    )
     test = opening(encoded.streams["test"], task.tokens)
     model = trained.model.cpu()
     assert isinstance(model, LanguageModel)
-    told = flat({"model": asdict(model.config), "data": asdict(trained.data)})
     precisions: dict[str, Figures] = {}
-    with run.recorded(told | {"model.parameters": model.parameter_count}) as tracker:
+    with run.recorded({"model.parameters": model.parameter_count}, encoded) as tracker:
         tracker.tag("run_of", trained.run_id)
         for precision in PRECISIONS:
             path = directory / f"{precision}.safetensors"
@@ -66,6 +69,17 @@ def deploy(
     return result
 
 
+def identified(config: Config, trained: Trained, overrides: list[str]) -> Config:
+    """The config with the model, the corpus and the checkpoint that ``run=`` names, as parts of
+    its fingerprint."""
+    return replace(
+        config,
+        run=f"{trained.run_id} at step {trained.step}",
+        model=trained.model.config,
+        data=replace(chosen_corpus(trained, config, overrides), cache=config.data.cache),
+    )
+
+
 def opening(stream: TokenStream, tokens: int) -> TokenStream:
     """The first ``tokens`` of a stream; a document that is cut ends there."""
     if tokens >= len(stream):
@@ -76,9 +90,10 @@ def opening(stream: TokenStream, tokens: int) -> TokenStream:
 
 
 def figures_line(figures: Figures) -> str:
+    """What a precision costs and scores, in one line."""
     return (
         f"{figures['bytes'] / 1e6:.1f} MB on disk, {figures['model_bytes'] / 1e6:.1f} MB resident "
         f"(beside {figures['baseline_bytes'] / 1e6:.0f} MB of PyTorch), "
-        f"{figures['milliseconds_per_token']:.3f} ms a token, "
+        f"{figures['milliseconds_per_token']:.3f} ms per token, "
         f"perplexity {figures['perplexity']:.2f}"
     )

@@ -49,7 +49,7 @@ def describe(
         "zipf": {name: asdict(law) for name, law in laws.items()},
         "model": model_result(config.model.name, layers),
     }
-    with run.recorded({"data.vocabulary_size": len(encoded.vocabulary)}) as tracker:
+    with run.recorded({"data.vocabulary_size": len(encoded.vocabulary)}, encoded) as tracker:
         result = run.keep(result, figures(splits, laws, layers))
     say(f"run {tracker.run_id} ({run.name}): {directory / RESULT}")
     return result

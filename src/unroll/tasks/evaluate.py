@@ -11,7 +11,7 @@ from unroll.registry import build
 from unroll.tasks.config import TaskConfig
 from unroll.tasks.run import Result, require_empty, say, write_result
 from unroll.tasks.trained import load_run
-from unroll.tracking.store import Tracker
+from unroll.tracking.tracker import Tracker
 
 
 def evaluate(
@@ -19,12 +19,13 @@ def evaluate(
 ) -> Result:
     """Score a split, or a text file, with a trained run."""
     require_empty(directory)
+    tracker: Tracker = build("tracking", config.tracking)
     trained = load_run(config.run, config, overrides)
     encoded = trained.encode(config, overrides)
     split = "text" if config.evaluation.text else config.evaluation.split
     require(
         split in encoded.streams,
-        f"evaluation.split={split}: this run's corpus has no such split, only "
+        f"evaluation.split={split}: the corpus has no such split; available: "
         f"{', '.join(encoded.streams)}",
     )
     found = score(
@@ -32,7 +33,8 @@ def evaluate(
     )
     result: Result = {"task": "evaluate", "run_id": trained.run_id, "protocol": found.protocol}
     result |= found.figures() | {"tokens_per_second": found.tokens_per_second}
-    tracker: Tracker = build("tracking", config.tracking)
+    write_result(directory, result)
+    say(f"{split} with protocol {found.protocol}: {figures_line(found)}")
     if tracker.resume(trained.run_id):
         tracker.log(
             {
@@ -41,15 +43,14 @@ def evaluate(
             },
             trained.step,
         )
-        tracker.finish()
-    write_result(directory, result)
-    say(f"{split} under {found.protocol}: {figures_line(found)}")
+        tracker.flush()  # and not finish: the run's status and times stay
     return result
 
 
 def figures_line(found: Score) -> str:
+    """A score in one line."""
     return (
-        f"perplexity {found.perplexity:.2f}, {found.nats_per_token:.4f} nats a token, "
-        f"{found.bits_per_character:.3f} bits a character, {found.tokens:,} tokens, "
-        f"{100 * found.unknown_rate:.1f}% unknown, {found.tokens_per_second:,.0f} tokens a second"
+        f"perplexity {found.perplexity:.2f}, {found.nats_per_token:.4f} nats per token, "
+        f"{found.bits_per_character:.3f} bits per character, {found.tokens:,} tokens, "
+        f"{100 * found.unknown_rate:.1f}% unknown, {found.tokens_per_second:,.0f} tokens per second"
     )

@@ -4,75 +4,99 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
-import subprocess
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from unroll.config import CHECKOUT, Config, fingerprint, flat
+from unroll.config import Config, fingerprint, flat
+from unroll.data.config import CorpusConfig
+from unroll.data.token_stream import Encoded
 from unroll.errors import require
 from unroll.registry import build
 from unroll.tracking import ledger
-from unroll.tracking.store import MLflowTracker, Tracker
+from unroll.tracking.naming import run_name
+from unroll.tracking.source import git_commit, source_tags
+from unroll.tracking.tracker import DataInput, Tracker
 
 Result = dict[str, Any]
 
 RESULT = "result.json"
-UNNAMED = ("tracking", "hydra", "data.path", "data.cache", "threads")
-"""Overrides that a run's name leaves out."""
 
 
 class Run:
-    """A run that is about to be made: its name, its directory, its place in the store."""
+    """A run before, while and after its work is done: its name, its directory, its place in the
+    store."""
 
     def __init__(self, config: Config, directory: Path, overrides: list[str]) -> None:
         self.config, self.directory, self.overrides = config, directory, overrides
+        self.started = time.time()
         self.name = run_name(config, overrides)
         self.tracker: Tracker = build("tracking", config.tracking)
         self.corpus_fingerprint: str = build("data", config.data).fingerprint()
         self.fingerprint = fingerprint(config, self.corpus_fingerprint)
+        self.status = "FINISHED"
 
     def finished_before(self, reuse: bool) -> Result | None:
-        """What stands for this run, where ``reuse`` is allowed and one has finished before."""
-        if not (reuse and isinstance(self.tracker, MLflowTracker)):
-            return None
-        found = self.tracker.reuse(self.fingerprint)
+        """The result of a run with the same fingerprint, if ``reuse`` allows it."""
+        found = self.tracker.reuse(self.fingerprint) if reuse else None
         if found is None:
             return None
         say(f"run {found} has finished with this very config: not run again (rerun=true would)")
         return {"task": self.config.task.name, "run_id": found, "reused": True}
 
     @contextmanager
-    def recorded(self, params: Mapping[str, Any] | None = None) -> Iterator[Tracker]:
-        """The run in the store while the work goes on. It ends finished, failed or killed, as
-        the work does; an error goes on its way.
+    def recorded(
+        self, params: Mapping[str, Any] | None = None, encoded: Encoded | None = None
+    ) -> Iterator[Tracker]:
+        """The run in the store during the work. It ends as FINISHED, FAILED or KILLED, as the
+        work does; an error is passed on.
+
+        Args:
+            params: what is logged besides the config.
+            encoded: the text that is read, logged as the run's data set.
 
         Raises:
             Refused: the run directory holds another run.
         """
         require_empty(self.directory)
         tracker = self.tracker
+        inputs = [] if encoded is None else [data_input(self.config.data, encoded)]
+        tracker.start(self.name, flat(self.config) | dict(params or {}), self._tags(), inputs)
+        try:
+            say(f"run: {self.name} in {self.directory}")
+            yield tracker
+            tracker.finish(self.status)
+        except BaseException as error:
+            with suppress(Exception):  # the store may be what failed
+                tracker.tag("failure", " ".join(f"{type(error).__name__}: {error}".split())[:500])
+                tracker.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+
+    def interrupt(self) -> None:
+        """Mark a run that Ctrl-C or SIGTERM cuts short: it ends as KILLED, and is not reused."""
+        self.tracker.tag("interrupted", "true")
+        self.status = "KILLED"
+
+    def _tags(self) -> dict[str, str]:
+        commit, tracking = git_commit(), self.config.tracking
+        groups = {"study": tracking.study, "label": tracking.label}
         tags = {
-            "git_commit": git_commit(),
+            "git_commit": commit,
             "corpus_fingerprint": self.corpus_fingerprint,
             "config_fingerprint": self.fingerprint,
             "overrides": " ".join(self.overrides),
             "directory": str(self.directory.resolve()),
         }
-        tracker.start(self.name, flat(self.config) | dict(params or {}), tags)
-        try:
-            say(f"run: {self.name} in {self.directory}")
-            yield tracker
-            tracker.finish()
-        except BaseException as error:
-            tracker.tag("failure", " ".join(f"{type(error).__name__}: {error}".split())[:500])
-            tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            raise
+        tags |= {key: value for key, value in groups.items() if value is not None}
+        return source_tags(commit) | tags
 
     def keep(self, result: Result, figures: Mapping[str, float], step: int = 0) -> Result:
         """Write the result, with its figures, into the run directory and the store."""
@@ -83,8 +107,19 @@ class Run:
         return result
 
 
+def data_input(data: CorpusConfig, encoded: Encoded) -> DataInput:
+    """A corpus as the store names it: with its digest, its place and the size of its splits."""
+    path = asdict(data).get("path")
+    sizes = {
+        split: {"documents": stream.documents, "tokens": len(stream)}
+        for split, stream in encoded.streams.items()
+    }
+    place = None if path is None else os.path.abspath(path)
+    return DataInput(data.name, encoded.corpus_fingerprint, place, sizes)
+
+
 def require_empty(directory: Path) -> None:
-    """Raise ``Refused`` where the run directory holds a run: it would be lost."""
+    """Raise ``Refused`` if the run directory holds a run, which would be overwritten."""
     taken = [name for name in (ledger.CHECKPOINTS, RESULT) if (directory / name).exists()]
     require(
         not taken,
@@ -94,7 +129,7 @@ def require_empty(directory: Path) -> None:
 
 
 def prepare(config: Config) -> None:
-    """Seed every generator, and take the threads that were asked for."""
+    """Seed every generator, and set the number of threads."""
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
@@ -103,53 +138,27 @@ def prepare(config: Config) -> None:
 
 
 def device(config: Config) -> torch.device:
-    """The device asked for, or with ``auto`` the fastest there is.
+    """The device that the config names, or with ``auto`` the fastest that is available.
 
     Raises:
-        Refused: there is no such device here.
+        Refused: the device is not available.
     """
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if config.device == "auto":
-        return torch.device(next(name for name, usable in there.items() if usable))
-    usable = ", ".join(name for name in there if there[name])
-    require(there[config.device], f"device={config.device} is not to be had here: {usable} is")
+        return torch.device(next(name for name, usable in available.items() if usable))
+    usable = ", ".join(name for name in available if available[name])
+    require(
+        available[config.device], f"device={config.device} is not available; available: {usable}"
+    )
     return torch.device(config.device)
 
 
-def run_name(config: Config, overrides: list[str]) -> str:
-    """Data and model of a training, or the task and what it describes, and what else the command
-    line says, in a name without spaces."""
-    given = getattr(config.tracking, "run_name", None)
-    if given:
-        return str(given)
-    trained = [config.data.name, config.model.name]
-    task = config.task.name
-    said = {"train": trained, "describe": [task, *trained]}.get(task, [task])
-    for word in overrides:
-        key, _, value = word.lstrip("+").partition("=")
-        if key in ("model", "data", "task") or key.startswith(UNNAMED):
-            continue
-        said.append(f"{key.rpartition('.')[2].rpartition('/')[2]}={value}")
-    return "-".join("_".join(part.split()) for part in said)[:120]
-
-
-def git_commit() -> str:
-    """The checkout's commit, or 'unknown' outside of one."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"
-
-
 def write_result(directory: Path, result: Result) -> None:
-    """Write result.json whole; what JSON has no number for becomes null."""
+    """Write result.json; NaN and infinity, which JSON does not have, become null."""
     text = json.dumps(_finite(result), ensure_ascii=False, indent=2)
     ledger.write_atomically(directory / RESULT, text + "\n")
 
@@ -165,5 +174,5 @@ def _finite(value: Any) -> Any:
 
 
 def say(line: str) -> None:
-    """Tell the person at the terminal."""
+    """Print a line at once."""
     print(line, flush=True)

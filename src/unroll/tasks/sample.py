@@ -1,4 +1,4 @@
-"""Let a trained run go on from a prefix."""
+"""Sample text from a trained run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from unroll.tasks.config import TaskConfig
 from unroll.tasks.run import Result, require_empty, write_result
 from unroll.tasks.samples import default_prefixes, sample_text, show_samples
 from unroll.tasks.trained import load_run
-from unroll.tracking.store import Tracker
+from unroll.tracking.tracker import Tracker
 
 
 def sample(
     task: TaskConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
 ) -> Result:
-    """Let a trained run go on from a prefix."""
+    """Sample text from a trained run."""
     require_empty(directory)
+    tracker: Tracker = build("tracking", config.tracking)
     trained = load_run(config.run, config, overrides)
     prefixes = config.sampling.prefixes
     if prefixes is None:
@@ -35,12 +36,10 @@ def sample(
     result: Result = {"task": "sample", "run_id": trained.run_id}
     result |= {"samples": [asdict(item) for item in found.samples]}
     result |= {"tokens_per_second": found.tokens_per_second}
-    tracker: Tracker = build("tracking", config.tracking)
-    if tracker.resume(trained.run_id):
+    write_result(directory, result)
+    show_samples(found)
+    if tracker.resume(trained.run_id):  # and not finish: the run's status and times stay
         tracker.log_text(
             sample_text(found), f"samples/{directory.parent.name}-{directory.name}.txt"
         )
-        tracker.finish()
-    write_result(directory, result)
-    show_samples(found)
     return result

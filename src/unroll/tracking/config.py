@@ -1,4 +1,4 @@
-"""What a person may say of where runs are kept."""
+"""Config of tracking: where runs are kept, and under which name."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from unroll.registry import register
 class TrackingConfig:
     name: str
     directory: str
-    """Folder of the embedded store and of the ledger that `run=` looks runs up in."""
-
-
-@register("tracking", "mlflow", builds="unroll.tracking.store:MLflowTracker")
-@dataclass(frozen=True)
-class MLflowConfig(TrackingConfig):
-    """Keep runs in MLflow: the embedded store, or MLFLOW_TRACKING_URI where that is set."""
-
-    experiment: str
+    """Folder of the embedded store and of the ledger in which `run=` finds runs."""
     run_name: str | None
-    """null: made of data, model and the overrides."""
-    parent: str | None
-    """Run id of the parent run, set by multiruns and studies."""
+    """null: made of the model and the overrides."""
+    study: str | None
+    """Tag to group runs by; set by studies."""
+    label: str | None
+    """Tag to group runs by: the same for runs that differ only in the seed; set by studies."""
     every: int
-    """Optimizer steps between logged training points."""
+    """Optimizer steps between two points of a curve."""
 
     free_text = ("run_name",)
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, f"tracking.every={self.every}: at least 1 step")
+        require(self.every >= 1, f"tracking.every={self.every}: must be at least 1 step")
 
 
-@register("tracking", "disabled", builds="unroll.tracking.store:DisabledTracker")
+@register("tracking", "mlflow", builds="unroll.tracking.tracker:MLflowTracker")
+@dataclass(frozen=True)
+class MLflowConfig(TrackingConfig):
+    """Keep runs in MLflow: in the server or database of MLFLOW_TRACKING_URI if that is set, else
+    in the embedded store."""
+
+    experiment: str
+    parent: str | None
+    """Run id of the parent run; set by multiruns and studies."""
+
+
+@register("tracking", "disabled", builds="unroll.tracking.tracker:DisabledTracker")
 @dataclass(frozen=True)
 class DisabledConfig(TrackingConfig):
-    """Keep nothing but the run directory; mlflow is not imported."""
-
-    every: int
+    """Keep runs in their run directories only; mlflow is not imported."""

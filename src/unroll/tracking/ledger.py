@@ -1,14 +1,15 @@
-"""The ledger: run id and name to run directory, so that ``run=`` is answered without MLflow.
+"""The ledger: run id and name to run directory, so that ``run=`` works without MLflow.
 
-One small file a run, written whole when the run starts. The newest one is ``latest``.
+One small file a run, written with the first checkpoint. The run that was started last is
+``latest``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,35 +26,37 @@ class Entry:
     name: str
     directory: str
     started: float
+    """Seconds since 1970, when the command began."""
 
     @property
     def checkpoint(self) -> Path:
-        """The best checkpoint, or the last one where training was cut off before a best."""
+        """The best checkpoint, or the last one if training was cut off before a best."""
         return checkpoint_in(Path(self.directory))
 
 
 def checkpoint_in(directory: Path) -> Path:
-    """The checkpoint of a run directory to read: the best, else the last."""
+    """The checkpoint to read in a run directory: the best, else the last."""
     best = directory / CHECKPOINTS / BEST
     return best if best.exists() else directory / CHECKPOINTS / LAST
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write beside ``path``, then rename: whoever reads finds all of it or none."""
+    """Write beside ``path``, then rename: a reader finds all of the text or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = path.with_name(f".{path.name}.{os.getpid()}")
     writing.write_text(text, encoding="utf-8")
     os.replace(writing, path)
 
 
-def record(store: Path, run_id: str, name: str, directory: Path) -> None:
-    """Enter a run that starts now."""
-    entry = Entry(run_id, name, str(directory.resolve()), time.time())
+def record(store: Path, run_id: str, name: str, directory: Path, started: float) -> None:
+    """Enter a run that has a checkpoint from now on and was ``started`` then, in seconds since
+    1970."""
+    entry = Entry(run_id, name, str(directory.resolve()), started)
     write_atomically(store / "ledger" / f"{run_id}.json", json.dumps(asdict(entry)))
 
 
 def entries(store: Path) -> list[Entry]:
-    """All runs, oldest first; a damaged entry is passed over."""
+    """All runs, oldest first; a damaged entry is left out."""
     found = []
     for path in (store / "ledger").glob("[!.]*.json"):
         try:
@@ -65,24 +68,25 @@ def entries(store: Path) -> list[Entry]:
 
 def find_checkpoint(store: Path, reference: str) -> Path:
     """The checkpoint that ``run=`` names: a run id, a run name, ``latest``, a checkpoint's path
-    or a run directory's path. A name that several runs bear means the newest of them.
+    or a run directory's path. A name that several runs have means the newest of them.
 
     Raises:
         Refused: there is no such run, or it has no checkpoint.
     """
     path = Path(reference)
-    if path.is_file():
-        return path
-    if path.is_dir() and (path / CHECKPOINTS).is_dir():
-        return checkpoint_in(path)
+    with contextlib.suppress(OSError):  # a name that is too long for a path
+        if path.is_file():
+            return path
+        if (path / CHECKPOINTS).is_dir():
+            return checkpoint_in(path)
     known = entries(store)
     if reference == "latest":
-        finished = [entry for entry in known if entry.checkpoint.is_file()]
+        usable = [entry for entry in known if entry.checkpoint.is_file()]
         require(
-            finished,
+            usable,
             f"run=latest: no run with a checkpoint in {store}: train one first with unroll",
         )
-        return finished[-1].checkpoint
+        return usable[-1].checkpoint
     named = [entry for entry in known if reference in (entry.run_id, entry.name)]
     if not named:
         words = {entry.name for entry in known} | {entry.run_id for entry in known} | {"latest"}
@@ -95,7 +99,7 @@ def find_checkpoint(store: Path, reference: str) -> Path:
     checkpoint = named[-1].checkpoint
     require(
         checkpoint.is_file(),
-        f"run={reference} has no checkpoint in {checkpoint.parent}: it has not reached one yet, "
-        "or its directory was removed",
+        f"run={reference} has no checkpoint in {checkpoint.parent}: its directory was removed or "
+        "moved; give the checkpoint's path",
     )
     return checkpoint

@@ -1,0 +1,122 @@
+"""A parent run and its children: a multirun, or a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unroll.errors import Refused, require
+from unroll.tracking.config import MLflowConfig
+from unroll.tracking.source import UNKNOWN, git_commit, source_tags
+from unroll.tracking.store import connect, experiment_id, locked, search, store_errors
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+PARENT = "UNROLL_PARENT_RUN"
+"""Environment variable that gives the jobs of a multirun, in any process, their parent."""
+PARENT_TAG, REUSED, STUDY = "mlflow.parentRunId", "reused.", "study"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A parent run and its children.
+
+    A parent is RUNNING from the start of a child (``adopt``) until ``finish``.
+    """
+
+    client: MlflowClient
+    experiment: str
+    run_id: str
+
+    @classmethod
+    def start(cls, config: MLflowConfig, name: str, tags: Mapping[str, str]) -> Family:
+        """A new parent.
+
+        Raises:
+            Refused: the store cannot be opened.
+        """
+        directory = Path(config.directory)
+        client = connect(directory)
+        with store_errors(directory):
+            experiment = experiment_id(client, directory, config.experiment)
+            tags = source_tags(git_commit()) | dict(tags)
+            run = client.create_run(experiment, run_name=name, tags=tags)
+        return cls(client, experiment, str(run.info.run_id))
+
+    @classmethod
+    def open(cls, config: MLflowConfig, name: str, tags: Mapping[str, str]) -> Family:
+        """The one parent with the same tag ``study``, which is created if it does not exist. One
+        that exists keeps its status until a child starts.
+
+        Raises:
+            Refused: the store cannot be opened, or the study's name holds a quotation mark.
+        """
+        study = tags[STUDY]
+        require("'" not in study, f"study {study!r}: a study's name must not contain '")
+        directory = Path(config.directory)
+        client = connect(directory)
+        with locked(directory), store_errors(directory):
+            experiment = experiment_id(client, directory, config.experiment)
+            found = [
+                run
+                for run in search(client, experiment, f"tags.{STUDY} = '{study}'")
+                if PARENT_TAG not in run.data.tags
+            ]
+            if found:
+                return cls(client, experiment, str(found[-1].info.run_id))
+            # its children come from many commits: each of them names its own
+            tags = source_tags(UNKNOWN) | dict(tags)
+            run = client.create_run(experiment, run_name=name, tags=tags)
+        return cls(client, experiment, str(run.info.run_id))
+
+    def children(self) -> list[Run]:
+        """The children, oldest first, and with them the runs that were reused as children."""
+        made = self._made()
+        tags = self.client.get_run(self.run_id).data.tags
+        reused = {tag.removeprefix(REUSED) for tag in tags if tag.startswith(REUSED)}
+        reused -= {run.info.run_id for run in made}
+        if reused:
+            listed = ", ".join(f"'{run_id}'" for run_id in sorted(reused))
+            made += search(self.client, self.experiment, f"attributes.run_id IN ({listed})")
+        return sorted(made, key=lambda run: run.info.start_time)
+
+    def _made(self) -> list[Run]:
+        """The children that were run for this parent."""
+        return search(self.client, self.experiment, f"tags.`{PARENT_TAG}` = '{self.run_id}'")
+
+    def finish(self, status: str) -> None:
+        """End the children that were cut off as KILLED, and the parent with ``status``, unless no
+        child was started since it ended."""
+        for run in self._made():
+            if run.info.status == "RUNNING":
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        if self.client.get_run(self.run_id).info.status == "RUNNING":
+            self.client.set_terminated(self.run_id, status)
+
+
+def adopt(client: MlflowClient, parent: str) -> dict[str, str]:
+    """The tags of a child of ``parent``, which is RUNNING from now on.
+
+    Raises:
+        Refused: there is no such run.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.update_run(parent, status="RUNNING")
+    except MlflowException as error:
+        first = str(error).splitlines()[0]
+        raise Refused(
+            f"tracking.parent={parent} is no run that can have children ({first}): leave it out"
+        ) from error
+    return {PARENT_TAG: parent}
+
+
+def reuse(client: MlflowClient, parent: str, run: Run) -> None:
+    """Name a run of another family among the children of ``parent``."""
+    if run.data.tags.get(PARENT_TAG) != parent:
+        client.set_tag(parent, f"{REUSED}{run.info.run_id}", "true")
