@@ -17,10 +17,10 @@ Values = dict[str, Any]
 RENAMED: dict[str, dict[str, str]] = {"model": {"mass": "pseudocount"}}
 """Since version 1: keys by group, the old name and the new one."""
 
-GROUPING: Values = {"study": None, "label": None}
+TRACKING: Values = {"run_name": None, "study": None, "label": None}
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32"}},
-    "tracking": {"mlflow": GROUPING, "disabled": GROUPING},
+    "tracking": {"mlflow": TRACKING, "disabled": TRACKING},
 }
 """Since version 1: keys by group and by the group's option, with the value of the old behaviour;
 the group '' is the config itself."""
