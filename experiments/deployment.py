@@ -102,9 +102,10 @@ def answer(results: Results) -> Answer:
                     for cell in CELLS
                     for precision in PRECISIONS
                 ],
-                "Resident: memory of a new process that writes, minus that of one that ran the "
-                "smallest model of the kind. One token at a time, one thread, one job at a time: a "
-                "run's time is the median over its tokens. Mean ± standard deviation over runs.",
+                "Resident: memory of a new process that writes, minus that of one that ran a "
+                "model of the kind with almost no weights. One token at a time, one thread, one "
+                "job at a time: a run's time is the median over its tokens. Mean ± standard "
+                "deviation over runs.",
             ),
         ],
     )

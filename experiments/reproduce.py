@@ -35,10 +35,10 @@ from experiments import (
 from experiments.running import Failure, Session, failed_sections, sections
 from experiments.study import Study
 from unroll import __version__
-from unroll.config import HOME
 from unroll.errors import FAILED, explain, require, unknown
+from unroll.folders import HOME
 from unroll.report import page
-from unroll.tasks.run import git_commit
+from unroll.tracking.source import git_commit
 
 STUDIES: dict[str, Study] = {
     study.name: study

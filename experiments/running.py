@@ -10,24 +10,25 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from joblib import Parallel, delayed
 
 import unroll
 from experiments.study import Job, Results, Study
 from unroll.app import compose, dispatch
-from unroll.config import CONF, HOME, Config, fingerprint, restored
+from unroll.config import Config, fingerprint, restored
 from unroll.errors import FAILED, explain, first_line
+from unroll.folders import CONF, HOME
 from unroll.registry import build
 from unroll.report.page import Section
 from unroll.report.runs import Record
 from unroll.tracking.config import MLflowConfig
+from unroll.tracking.family import STUDY, Family, reuse
 from unroll.tracking.ledger import write_atomically
-from unroll.tracking.store import Family, finished
-
-STEPS_OF_A_STUDY = ("jobs", "follow-up jobs")
+from unroll.tracking.store import all_finished, connect, experiment_id
 
 
 @dataclass
@@ -142,7 +143,9 @@ class Session:
             return
         tracking = planned[0].config.tracking
         assert isinstance(tracking, MLflowConfig)
-        client, known = finished(tracking)
+        place = Path(tracking.directory)
+        client = connect(place)
+        known = all_finished(client, experiment_id(client, place, tracking.experiment))
         for item in planned:
             if item.fingerprint in known:
                 self._records[item.fingerprint] = Record(client, known[item.fingerprint])
@@ -154,7 +157,7 @@ class Session:
             group = [item for item in todo if item.job.alone == alone]
             workers = 1 if alone else self.parallel
             ended = Parallel(n_jobs=workers, return_as="generator")(
-                delayed(_run)(item.study.name, index, item.job, self._family(item).run_id)
+                delayed(_run)(item, index, self._family(item).run_id)
                 for index, item in enumerate(group)
             )
             for item, (run_id, failure) in zip(group, ended, strict=True):
@@ -176,7 +179,7 @@ class Session:
         if name not in self._families:
             tracking = item.config.tracking
             assert isinstance(tracking, MLflowConfig)
-            self._families[name] = Family.open(tracking, f"study {name}", {"study": name})
+            self._families[name] = Family.open(tracking, f"study {name}", {STUDY: name})
         return self._families[name]
 
     def _adopt(self, study: Study, plan: Sequence[Planned]) -> None:
@@ -184,25 +187,24 @@ class Session:
         if study.name in self._families:
             family = self._families[study.name]
             for item in plan:
-                record = self._records[item.fingerprint]
-                if record.tags.get("mlflow.parentRunId") != family.run_id:
-                    family.client.set_tag(family.run_id, f"reused.{record.run_id}", "true")
+                reuse(family.client, family.run_id, self._records[item.fingerprint].run)
 
 
-def _run(study: str, index: int, job: Job, parent: str) -> tuple[str, Failure | None]:
+def _run(item: Planned, index: int, parent: str) -> tuple[str, Failure | None]:
     """One job, in a worker process: its run id, or why it failed.
 
     What it prints goes to log.txt in its run directory.
     """
-    overrides = [*job.overrides, "threads=1"]
-    places = [f"tracking.parent={parent}", f"tracking.study={study}"]
+    study, job = item.study.name, item.job
+    places: Any = {"parent": parent, "study": study, "label": job.label}
+    config = replace(item.config, tracking=replace(item.config.tracking, **places))
     stamp = time.strftime("%Y-%m-%d/%H-%M-%S")
     directory = HOME / "outputs" / "studies" / f"{stamp}-{study}-{index}-{os.getpid()}"
     directory.mkdir(parents=True)
     log_path = directory / "log.txt"
     with log_path.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         try:
-            config = compose([*overrides, *places, f"tracking.label='{job.label}'"])
+            overrides = [*job.overrides, "threads=1"]
             return str(dispatch(config, directory, overrides, reuse=False)["run_id"]), None
         except Exception as error:
             traceback.print_exc(file=log)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from experiments import study
 from experiments.study import CELLS, Job, Results
-from unroll.report.page import linked
+from unroll.report.page import number, written
 from unroll.report.runs import Measured, Record, measured
 
 SPEED = "speed/median"
@@ -43,8 +43,9 @@ def pace(records: Sequence[Record]) -> Markup:
         statistics.median(record.value(f"speed/{key}") for record in records)
         for key in ("median", "lower_quartile", "upper_quartile")
     )
-    text = linked(f"{median:,.0f}", [record.run_id for record in records])
-    return Markup("{} <small>({:,.0f} to {:,.0f})</small>").format(text, low, high)
+    text = number(median, [record.run_id for record in records], ",.0f")
+    ends = (written(end, ",.0f") for end in (low, high))
+    return Markup("{} <small>({} to {})</small>").format(text, *ends)
 
 
 CAPTION = (

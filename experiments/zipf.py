@@ -165,9 +165,10 @@ def _shape(record: Record, result: dict[str, Any], train: dict[str, Any]) -> lis
             ),
         ),
         sentence(
-            "The ten most frequent kinds make up {} of the text. The frequency of a token falls as "
-            "a power of its rank, with exponent {}; for bigrams it is {}, for trigrams {}. {} of "
-            "the distinct trigrams occur once, which is what counting models have to smooth.",
+            "The ten most frequent kinds make up {} of the text. Fitted as a power of the rank, "
+            "the frequency of a token has the exponent {}, that of bigrams {}, of trigrams {} "
+            "(negative). {} of the distinct trigrams occur once, which is what counting models "
+            "have to smooth.",
             of.share(ten, ".0%"),
             *(
                 number(record.value(f"zipf/{grams}"), of.runs, ".2f")
@@ -269,7 +270,7 @@ AG_NEWS_STUDY = Study(
         *(
             Job(
                 cell,
-                (f"experiment=lab/{cell}", "training.max_steps=10", "evaluation.protocol=last"),
+                (f"experiment=lab/{cell}", "training.max_steps=20", "evaluation.protocol=last"),
                 alone=True,
             )
             for cell in LAB_SPEED

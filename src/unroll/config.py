@@ -25,7 +25,7 @@ from unroll.folders import CHECKOUT as CHECKOUT
 from unroll.folders import CONF as CONF
 from unroll.folders import HOME, PACKAGE
 from unroll.generation.config import SamplingConfig
-from unroll.models.config import ModelConfig, RecurrentConfig
+from unroll.models.config import ModelConfig, RecurrentConfig, require_one_direction
 from unroll.registry import names, register_schema, restore, schema
 from unroll.tasks.config import TaskConfig
 from unroll.tracking.config import TrackingConfig
@@ -92,29 +92,13 @@ class Config:
             "gradient: leave it out",
         )
         if not wanted and isinstance(self.model, RecurrentConfig):
-            require(
-                not self.model.bidirectional or self.data.batching.name == "windows",
-                f"model.bidirectional=true with data/batching={self.data.batching.name} would "
-                "read the words it is to predict: take data/batching=windows, or "
-                "model.bidirectional=false",
-            )
-            require(
-                not self.model.bidirectional or self.evaluation.protocol in ("window", "handout"),
-                "model.bidirectional=true cannot be scored with evaluation.protocol="
-                f"{self.evaluation.protocol}, which would show it the words it is to predict: "
-                "take evaluation.protocol=window",
-            )
-            require(
-                not self.model.bidirectional or self.evaluation.gradient_steps is None,
-                "evaluation.gradient_steps needs a model that reads in one direction: set "
-                "model.bidirectional=false, or evaluation.gradient_steps=null",
-            )
-            require(
-                not self.model.bidirectional or self.training.truncation.name == "full",
-                f"training.truncation={self.training.truncation.name} cuts a sequence into pieces "
-                "that are read one after the other, which model.bidirectional=true cannot: take "
-                "training.truncation=full, or model.bidirectional=false",
-            )
+            for key, value in {
+                "data/batching": self.data.batching.name,
+                "evaluation.protocol": self.evaluation.protocol,
+                "evaluation.gradient_steps": self.evaluation.gradient_steps,
+                "training/truncation": self.training.truncation.name,
+            }.items():
+                require_one_direction(self.model.bidirectional, key, value)
 
 
 register_schema("", "root", Config)

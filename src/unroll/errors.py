@@ -133,7 +133,10 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
 
 
 def _unreadable(error: OverrideParseException) -> str:
-    return f"cannot read '{error.override}': write key=value"
+    return (
+        f"cannot read '{error.override}': write key=value; a value with special characters needs "
+        "quotes, as in \"key='a=b'\""
+    )
 
 
 def _wrong_type(error: ValidationError) -> str | None:
@@ -158,6 +161,12 @@ def _cannot_write(error: OSError) -> str | None:
     return None
 
 
+def _too_long(error: OSError) -> str | None:
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{error.filename}: a name of so many characters is not possible; shorten it"
+    return None
+
+
 def _refused_by_hydra(error: HydraException) -> str:
     line = first_line(error)
     if found := _AMBIGUOUS.match(line):
@@ -177,6 +186,7 @@ TRANSLATIONS: tuple[tuple[type[BaseException], Callable[..., str | None], int], 
     (ValidationError, _wrong_type, BAD_INPUT),
     (OmegaConfBaseException, _invalid, BAD_INPUT),
     (HydraException, _refused_by_hydra, BAD_INPUT),
+    (OSError, _too_long, BAD_INPUT),
     (OSError, _cannot_write, FAILED),
 )
 """Kinds of errors, most telling first, each with its line (None: not this one) and exit code."""

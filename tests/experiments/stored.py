@@ -1,4 +1,4 @@
-"""Runs that never ran, as the store would hold them: figures drawn at random, roles by overrides."""
+"""Runs as the store would hold them: figures drawn at random, roles by overrides."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import random
 import re
 from typing import Any
 
-from experiments import cross_scoring
 from experiments.study import Job, Results, Study
+
+from experiments import cross_scoring
 
 
 class Stored:
@@ -38,7 +39,9 @@ class Stored:
         draw = self._draw(key)
         if key == "model.parameters":
             return float(draw.randrange(1_100_000, 1_200_000))
-        return draw.uniform(0.05, 0.95) if "accuracy" in key or "rate" in key else draw.uniform(1, 9)
+        if "accuracy" in key or "rate" in key:
+            return draw.uniform(0.05, 0.95)
+        return draw.uniform(1, 9)
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         draw = self._draw(key)

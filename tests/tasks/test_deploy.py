@@ -12,7 +12,8 @@ from unroll.data.token_stream import TokenStream
 from unroll.errors import Refused
 from unroll.evaluation.perplexity import score
 from unroll.generation import footprint
-from unroll.tasks.deploy import opening
+from unroll.tasks.deploy import identified, opening
+from unroll.tasks.run import Run
 from unroll.tasks.trained import load_run
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "training.max_steps=2")
@@ -53,6 +54,22 @@ def test_deploy_weighs_times_and_scores_both_precisions(do, monkeypatch) -> None
     assert single["perplexity"] == pytest.approx(by_hand.perplexity, rel=1e-5)
     assert small["perplexity"] == pytest.approx(by_hand.perplexity, rel=0.02)
     assert small["perplexity"] != single["perplexity"]
+
+
+def test_the_best_and_the_last_checkpoint_of_a_run_are_two_deployments(do) -> None:
+    words = ("training.validate_every=1", "training.max_steps=3", "tracking.run_name=x")
+    found = do("train", *TINY, *words, "optimizer.learning_rate=1.0")
+    assert found["best_step"] < found["steps"]  # so large a step does not improve the model
+    names = ("best", "last", "best")
+    prints = []
+    for name in names:
+        file = do.folder / "train" / "checkpoints" / f"{name}.safetensors"
+        trained = load_run(str(file), compose(do.places), [])
+        config = compose([*do.places, "task=deploy", f"run={file}"])
+        run = Run(identified(config, trained, []), do.folder / name, [])
+        prints.append(run.fingerprint)
+    assert prints[0] != prints[1]
+    assert prints[0] == prints[2]
 
 
 def test_a_bidirectional_run_is_refused(do) -> None:

@@ -1,95 +1,187 @@
-"""Points, params and families of runs in MLflow; several processes on one new store."""
+"""The store is opened or refused in seconds; runs that ended by themselves are found in it."""
 
-import math
+import os
+import socket
+import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from unroll.app import compose
 from unroll.errors import Refused
+from unroll.tracking import store
 from unroll.tracking.config import MLflowConfig
-from unroll.tracking.store import Family, MLflowTracker, connect, finished, search
+from unroll.tracking.store import KIND, KIND_TAG, connect, experiment_id, finished, require_store
+from unroll.tracking.tracker import MLflowTracker
 
 
-def config(home: Path) -> MLflowConfig:
-    found = compose([f"tracking.directory={home}"]).tracking
+def config(home: Path, *words: str) -> MLflowConfig:
+    found = compose([f"tracking.directory={home}", *words]).tracking
     assert isinstance(found, MLflowConfig)
     return found
 
 
-def test_no_point_is_lost_and_nan_is_left_out(tmp_path: Path) -> None:
-    tracker = MLflowTracker(config(tmp_path))
-    tracker.start("run", {"a": 1, "long": "x" * 10_000}, {"mark": "m"})
-    for step in range(1200):
-        tracker.log({"train/loss": float(step), "nan": math.nan}, step)
-    tracker.finish()
-    points = tracker.client.get_metric_history(tracker.run_id, "train/loss")
-    assert [(point.step, point.value) for point in points] == [(n, float(n)) for n in range(1200)]
-    run = tracker.client.get_run(tracker.run_id)
-    assert (run.info.status, run.data.tags["mark"], run.data.params["a"]) == ("FINISHED", "m", "1")
-    assert "nan" not in run.data.metrics
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """A server that accepts connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_processes_that_start_at_once_on_a_new_store_all_succeed(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from unroll.app import compose\n"
-        "from unroll.tracking.store import MLflowTracker\n"
-        f"tracker = MLflowTracker(compose(['tracking.directory={tmp_path}']).tracking)\n"
-        "tracker.start(sys.argv[1], {}, {})\n"
-        "[tracker.log({'x': float(n)}, n) for n in range(700)]\n"
-        "tracker.finish()"
+def answering(code: int) -> tuple[HTTPServer, str]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(code)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}"
+
+
+def test_an_absent_server_is_refused_in_one_line_within_ten_seconds(tmp_path: Path) -> None:
+    words = ["model.hidden_size=8", f"tracking.directory={tmp_path}/mlruns"]
+    words += [f"data.cache={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run"]
+    start = time.monotonic()
+    found = subprocess.run(
+        [sys.executable, "-m", "unroll", *words],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"},
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(n)], stderr=subprocess.PIPE, text=True)
-        for n in range(3)
-    ]
-    for process in processes:
-        _, err = process.communicate(timeout=180)
-        assert process.returncode == 0, err
-    client = connect(tmp_path)
-    runs = client.search_runs(["1"])
-    assert {run.info.run_name for run in runs} == {"0", "1", "2"}
-    for run in runs:
-        assert len(client.get_metric_history(run.info.run_id, "x")) == 700
+    assert found.returncode == 2, found.stderr
+    assert time.monotonic() - start < 60  # MLflow's own retries take 250 seconds
+    (line,) = found.stderr.strip().splitlines()
+    assert "http://127.0.0.1:1" in line
+    assert "tracking=disabled" in line
+    assert not (tmp_path / "mlruns").exists()
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_finished_run_is_found_by_its_fingerprint_and_an_interrupted_one_is_not(
-    tmp_path: Path,
+def test_a_server_that_never_answers_is_refused_within_ten_seconds(
+    tmp_path: Path, silent_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, tags, status in (
-        ("whole", {}, "FINISHED"),
-        ("interrupted", {"interrupted": "true"}, "FINISHED"),
-        ("failed", {}, "FAILED"),
-    ):
-        tracker = MLflowTracker(config(tmp_path))
-        tracker.start(name, {}, {"config_fingerprint": "f", **tags})
-        tracker.finish(status)
-    found = finished(connect(tmp_path), "1", "f")
-    assert found is not None
-    assert found.info.run_name == "whole"
-    assert finished(connect(tmp_path), "1", "other") is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
+    assert store.PATIENCE < 10
+    monkeypatch.setattr(store, "PATIENCE", 0.2)
+    start = time.monotonic()
+    with pytest.raises(Refused, match="no answer within"):
+        MLflowTracker(config(tmp_path))
+    assert time.monotonic() - start < 5
 
 
-def test_a_parent_ends_the_children_that_were_cut_off(tmp_path: Path) -> None:
-    family = Family.start(config(tmp_path), "parent", {})
-    home = compose([f"tracking.directory={tmp_path}", f"tracking.parent={family.run_id}"]).tracking
-    assert isinstance(home, MLflowConfig)
-    tracker = MLflowTracker(home)
-    tracker.start("child", {}, {})
-    assert tracker.run_id
-    family.finish("KILLED")
-    (child,) = family.children()
-    assert child.info.status == "KILLED"
-    assert len(search(family.client, family.experiment, "")) == 2
+@pytest.mark.parametrize(
+    ("code", "refused"), [(200, False), (401, False), (404, False), (503, True)]
+)
+def test_any_answer_counts_except_that_of_a_proxy_without_a_server(
+    tmp_path: Path, code: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, address = answering(code)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("//", "//name:secret@"))
+    try:
+        if refused:
+            with pytest.raises(Refused, match="503") as error:
+                require_store(tmp_path)
+            assert "secret" not in str(error.value)
+        else:
+            require_store(tmp_path)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
-def test_a_store_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("this is no database, it is a text " * 200)
+def test_a_damaged_or_locked_database_is_refused_in_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PATIENCE", 0.2)
+    start = time.monotonic()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "mlflow.db").write_text("this is no database, it is a text " * 200)
     with pytest.raises(Refused, match="tracking=disabled"):
-        connect(tmp_path)
+        connect(tmp_path / "text")
+    (tmp_path / "folder" / "mlflow.db").mkdir(parents=True)
+    with pytest.raises(Refused, match="unable to open"):
+        connect(tmp_path / "folder")
+    (tmp_path / "locked").mkdir()
+    other = sqlite3.connect(tmp_path / "locked" / "mlflow.db", isolation_level=None)
+    other.execute("CREATE TABLE a (b)")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(Refused, match="locked"):
+        connect(tmp_path / "locked")
+    other.close()
+    assert time.monotonic() - start < 5
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(Refused, match="cannot be written"):
         connect(blocked / "below")
+
+
+def test_a_store_that_turns_read_only_is_refused_in_one_line(home: Path) -> None:
+    client = connect(home)
+    experiment = experiment_id(client, home, "unroll")
+    run_id = client.create_run(experiment).info.run_id
+    tracker = MLflowTracker(config(home))
+    assert tracker.resume(run_id)
+    with sqlite3.connect(home / "mlflow.db") as database:  # what a read-only file does to root
+        database.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON tags BEGIN SELECT RAISE(ABORT, 'readonly'); END"
+        )
+    with pytest.raises(Refused, match="readonly") as error:
+        tracker.tag("a", "b")
+    assert "\n" not in str(error.value)
+
+
+def test_the_experiment_opens_on_model_training_in_the_ui(home: Path) -> None:
+    client = connect(home)
+    old = client.create_experiment("old")
+    for name in ("new", "old"):
+        found = client.get_experiment(experiment_id(client, home, name))
+        assert found.tags[KIND_TAG] == KIND == "custom_model_development"
+    client.set_experiment_tag(old, KIND_TAG, "chosen by hand")
+    assert experiment_id(client, home, "old") == old
+    assert client.get_experiment(old).tags[KIND_TAG] == "chosen by hand"
+
+
+def test_a_deleted_experiment_is_refused(home: Path) -> None:
+    client = connect(home)
+    client.delete_experiment(experiment_id(client, home, "gone"))
+    tracker = MLflowTracker(config(home, "tracking.experiment=gone"))
+    tracker.start("run", {}, {})
+    with pytest.raises(Refused, match=r"'gone' was deleted.*tracking\.experiment"):
+        _ = tracker.run_id
+    with pytest.raises(Refused, match="was deleted"):
+        tracker.log({"a": 1.0}, 1)  # at the next point, not only when points are written
+
+
+def test_only_a_run_that_ended_by_itself_is_found_by_its_fingerprint(home: Path) -> None:
+    for name, tags, status in (
+        ("whole", {}, "FINISHED"),
+        ("interrupted", {"interrupted": "true"}, "FINISHED"),  # as version 0.1.0 ended them
+        ("failed", {}, "FAILED"),
+        ("killed", {}, "KILLED"),
+    ):
+        tracker = MLflowTracker(config(home))
+        tracker.start(name, {}, {"config_fingerprint": "f", **tags})
+        tracker.finish(status)
+    tracker = MLflowTracker(config(home))
+    tracker.start("running", {}, {"config_fingerprint": "f"})
+    assert tracker.run_id
+    found = finished(connect(home), "1", "f")
+    assert found is not None
+    assert found.info.run_name == "whole"
+    assert finished(connect(home), "1", "other") is None

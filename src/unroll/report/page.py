@@ -99,10 +99,14 @@ def linked(text: str, runs: Sequence[str]) -> Markup:
     )
 
 
+def written(value: float, form: str = ".1f") -> str:
+    """A number in a form; a dash for NaN."""
+    return "-" if math.isnan(value) else "∞" if math.isinf(value) else format(value, form)
+
+
 def number(value: float, runs: Sequence[str], form: str = ".1f") -> Markup:
     """A number that links to its runs."""
-    text = "-" if math.isnan(value) else "∞" if math.isinf(value) else format(value, form)
-    return linked(text, runs)
+    return linked(written(value, form), runs)
 
 
 def shown(measure: Measured, form: str = ".1f") -> Markup:
@@ -110,8 +114,7 @@ def shown(measure: Measured, form: str = ".1f") -> Markup:
     text = number(measure.mean, measure.runs, form)
     if len(set(measure.values)) == 1:
         return text
-    spread = format(measure.spread, form.lstrip("+"))
-    return Markup("{} <small>± {}</small>").format(text, spread.replace("nan", "-"))
+    return Markup("{} <small>± {}</small>").format(text, written(measure.spread, form.lstrip("+")))
 
 
 def sentence(template: str, *values: Any) -> Markup:

@@ -23,7 +23,7 @@ class Record:
     """One finished run: params, last values of metrics, curves and artifacts."""
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
-        self._client, self._run = client, run
+        self._client, self.run = client, run
         self.run_id = str(run.info.run_id)
         self.params: dict[str, str] = run.data.params
         self.tags: dict[str, str] = run.data.tags
@@ -38,7 +38,7 @@ class Record:
         """
         if key in self.params:
             return float(self.params[key])
-        value = float(self._run.data.metrics.get(key, math.nan))
+        value = float(self.run.data.metrics.get(key, math.nan))
         return math.inf if value == sys.float_info.max else value
 
     def curve(self, key: str) -> Curve:

@@ -17,7 +17,7 @@ from unroll.models.language_model import LanguageModel
 from unroll.models.quantized import require_quantizable
 from unroll.tasks.config import DeployConfig
 from unroll.tasks.run import Result, Run, say
-from unroll.tasks.trained import chosen_corpus, load_run
+from unroll.tasks.trained import Trained, chosen_corpus, load_run
 
 Figures = dict[str, Any]
 
@@ -28,12 +28,7 @@ def deploy(
     """Write a run's weights in each precision; measure their size and speed, score with them."""
     trained = load_run(config.run, config, overrides)
     require_quantizable(trained.model.config)
-    config = replace(
-        config,
-        run=f"{trained.run_id} at step {trained.step}",
-        model=trained.model.config,
-        data=replace(chosen_corpus(trained, config, overrides), cache=config.data.cache),
-    )
+    config = identified(config, trained, overrides)
     run = Run(config, directory, overrides)
     found = run.finished_before(reuse)
     if found:
@@ -72,6 +67,17 @@ def deploy(
             },
         )
     return result
+
+
+def identified(config: Config, trained: Trained, overrides: list[str]) -> Config:
+    """The config with the model, the corpus and the checkpoint that ``run=`` names, as parts of
+    its fingerprint."""
+    return replace(
+        config,
+        run=f"{trained.run_id} at step {trained.step}",
+        model=trained.model.config,
+        data=replace(chosen_corpus(trained, config, overrides), cache=config.data.cache),
+    )
 
 
 def opening(stream: TokenStream, tokens: int) -> TokenStream:

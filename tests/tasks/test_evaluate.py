@@ -1,0 +1,77 @@
+"""task=evaluate: a run's score is that of its training, and what it lacks is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unroll.app import compose, dispatch
+from unroll.errors import Refused
+from unroll.tracking.store import connect
+
+TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "training.max_steps=1")
+TINY += ("data.batching.batch_size=4", "sampling.length=3")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def do(home: Path) -> Callable[..., dict[str, Any]]:
+    places = [f"tracking.directory={home}/mlruns", f"data.cache={home}/cache", "device=cpu"]
+
+    def do_(directory: Path, *words: str) -> dict[str, Any]:
+        directory.mkdir()
+        return dispatch(compose([*places, *words]), directory, list(words), reuse=False)
+
+    return do_
+
+
+@pytest.fixture(scope="module")
+def trained(do: Callable[..., dict[str, Any]], home: Path) -> dict[str, Any]:
+    return do(home / "trained", *TINY)
+
+
+def test_the_score_is_that_of_the_training_and_is_kept_with_its_run(
+    do: Callable[..., dict[str, Any]], trained: dict[str, Any], home: Path, tmp_path: Path
+) -> None:
+    result = do(tmp_path / "run", "task=evaluate", f"run={trained['run_id']}")
+    assert result["perplexity"] == pytest.approx(trained["test"]["perplexity"], rel=1e-6)
+    assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8")) == result
+    (run,) = connect(home / "mlruns").search_runs(["1"])
+    assert run.data.metrics["test/stream/perplexity"] == pytest.approx(result["perplexity"])
+    assert run.info.status == "FINISHED"
+
+
+def test_a_split_that_the_corpus_lacks_is_refused_with_those_it_has(
+    do: Callable[..., dict[str, Any]], trained: dict[str, Any], home: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the police said so")
+    words = ("data=text_files", f"data.path={text}", "data.valid_fraction=0")
+    words += ("data.test_fraction=0", "task=evaluate", f"run={trained['run_id']}")
+    with pytest.raises(Refused, match=r"evaluation\.split=valid.*available: train"):
+        do(tmp_path / "run", *words, "evaluation.split=valid")
+
+
+def test_the_result_is_written_before_a_store_that_fails_can_lose_it(
+    do: Callable[..., dict[str, Any]],
+    trained: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from unroll.tracking.tracker import MLflowTracker
+
+    def fails(tracker: MLflowTracker, run_id: str) -> bool:
+        raise Refused("the tracking store does not work")
+
+    monkeypatch.setattr(MLflowTracker, "resume", fails)
+    with pytest.raises(Refused):
+        do(tmp_path / "run", "task=evaluate", f"run={trained['run_id']}")
+    assert (tmp_path / "run" / "result.json").is_file()
