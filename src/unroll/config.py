@@ -31,7 +31,17 @@ from unroll.tasks.config import TaskConfig
 from unroll.tracking.config import TrackingConfig
 from unroll.training.config import OptimizerConfig, TrainingConfig
 
-NOT_IN_RESULTS = ("report", "tracking", "app", "errors", "folders", "overrides", "terminal")
+NOT_IN_RESULTS = (
+    "report",
+    "tracking",
+    "app",
+    "errors",
+    "folders",
+    "overrides",
+    "run_directory",
+    "terminal",
+    "usage",
+)
 """Packages and modules of ``unroll`` that no figure of a training depends on."""
 
 OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
