@@ -1,4 +1,4 @@
-# Every habit of the project, one target each.
+# The usual commands of the project. `make help` lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,14 +9,14 @@ STUDIES ?=
 .DEFAULT_GOAL := help
 .PHONY: help setup train sample evaluate sweep reproduce ui test lint format clean
 
-help: ## this list
+help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## make .venv from python3 (3.11 or newer) with everything pinned
+setup: $(READY) ## create .venv with pinned versions (needs Python 3.11 or newer)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "make: $$($(PYTHON) --version) is too old: Unroll needs Python 3.11 or newer; set PYTHON=" >&2; exit 2; }
+	  { echo "make: $$($(PYTHON) --version) is too old: Unroll needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -24,33 +24,34 @@ $(READY): pyproject.toml constraints.txt
 train: setup ## train one model: make train OVERRIDES="model=gru training.epochs=3"
 	$(BIN)/unroll $(OVERRIDES)
 
-sample: setup ## let the latest run write: make sample OVERRIDES='sampling.samples=4'
+sample: setup ## generate text from the latest run: make sample OVERRIDES='sampling.samples=4'
 	$(BIN)/unroll task=sample run=latest $(OVERRIDES)
 
 evaluate: setup ## score the latest run: make evaluate OVERRIDES="evaluation.protocol=window"
 	$(BIN)/unroll task=evaluate run=latest $(OVERRIDES)
 
-sweep: setup ## cell by hidden size, in parallel: make sweep OVERRIDES="training.epochs=2"
+sweep: setup ## train each cell at two sizes, in parallel: make sweep OVERRIDES="training.epochs=2"
 	$(BIN)/unroll -m hydra/launcher=joblib model=rnn,lstm,gru model.hidden_size=64,128 $(OVERRIDES)
 
-reproduce: setup ## run the studies, write report/index.html: STUDIES="cells zipf" LYRICS=PATH ...
+reproduce: setup ## run the studies and write report/index.html: make reproduce STUDIES="cells zipf"
 	STUDIES="$(STUDIES)" $(BIN)/python -m experiments.reproduce $(OVERRIDES)
 
-ui: setup ## MLflow's own pages over mlruns/, on http://127.0.0.1:5000
+ui: setup ## open the MLflow UI for mlruns/ on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
 
-test: setup lint ## lint, check types, run the tests
+test: setup lint ## run the linters, the type checker and the tests
 	$(BIN)/python -m pytest
 
-lint: setup ## ruff and mypy
+lint: setup ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
-format: setup ## let ruff put the code in form
+format: setup ## format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove what can be made again: .venv, caches, report (runs and outputs are kept)
+clean: ## delete .venv, caches and the report; runs and outputs are kept
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis report
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,35 +1,44 @@
-"""Questions 4, 5 and 7 of the lab, and what temperature does: every model reads what every model
-wrote, what people wrote, and the test split."""
+"""Questions 4, 5 and 7 of the lab, and what temperature does.
+
+Every model reads what every model wrote, what people wrote, and the test split. A 3-gram, which has
+no part in the comparison, reads all of them too: writers are compared by what the same reader
+makes of them.
+"""
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections.abc import Callable
 from typing import Any
 
-from experiments import cells
-from experiments.cells import CELLS, SEEDS
-from experiments.study import Job, Results, Study
-from unroll.report.figures import named, new, style
-from unroll.report.page import Drawing, Section, Table, Text, linked, sentence, shown
-from unroll.report.runs import Measured, Record, derived
+from experiments import cells, study
+from experiments.study import CELLS, SEEDS, Job, Question, Results, Study
+from unroll.report import plots
+from unroll.report.page import Answer, Table, Text, linked, sentence, shown
+from unroll.report.runs import Measured, Record, mean_of, measured
+from unroll.report.verdict import ranking, verdict
 
-READ = "every cell reads every cell"
+NGRAM = "3-gram"
+READERS = {"RNN": "rnn", "LSTM": "lstm", "GRU": "gru", NGRAM: "ngram"}
+"""Labels, and the models that a result names."""
+READ = "every model reads every model"
 TEMPERATURES = (0.3, 0.5, 0.8, 1.0, 1.2, 1.5)
-PLAIN, GREEDY = "1.0", "greedy"
+PLAIN, LAB, GREEDY = "1.0", "0.8", "greedy"
 MODES = (GREEDY, *map(str, TEMPERATURES))
 PEOPLE, TEST = "people", "test"
+DIVERSITY = ("repetition", "distinct_1", "distinct_2", "distinct_3")
 
 
-def follow(results: Results) -> tuple[Job, ...]:
+def compare(results: Results) -> tuple[Job, ...]:
     """A comparison for each seed."""
+    ngram = results[NGRAM][0].run_id
     return tuple(
         Job(
             READ,
             (
                 "task=compare",
                 "experiment=study",
-                f"task.runs=[{','.join(results[cell][index].run_id for cell in CELLS)}]",
+                f"task.runs=[{','.join(results[cell][index].run_id for cell in CELLS)},{ngram}]",
                 f"task.temperatures=[{','.join(map(str, TEMPERATURES))}]",
                 "sampling.prefix=null",
                 "sampling.prefix_length=10",
@@ -44,360 +53,331 @@ def follow(results: Results) -> tuple[Job, ...]:
 
 
 class Matrix:
-    """What the comparisons of all seeds found, by cell instead of by run id."""
+    """What the comparisons of all seeds found, by label instead of by run id."""
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
-        self._found = [_by_cell(record.result()) for record in records]
+        self._found = {record.run_id: _by_label(record.result()) for record in records}
 
     def perplexity(self, reader: str, writer: str, mode: str | None = None) -> Measured:
         """Perplexity of a reader on what a writer wrote, a value for each seed."""
-        return self._measure(lambda found: found["scores"][reader, writer, mode])
+        return self._measured(lambda found: found["scores"][reader, writer, mode])
 
-    def diversity(self, writer: str, mode: str | None, key: str) -> Measured:
-        return self._measure(lambda found: found["texts"][writer, mode][key])
+    def own(self, mode: str) -> Measured:
+        """Perplexity on one's own text, the mean over the cells."""
+        return mean_of(self.perplexity(cell, cell, mode) for cell in CELLS)
 
-    def mean(self, measures: list[Measured]) -> Measured:
-        """The mean of several measures, seed by seed."""
-        values = zip(*(measure.values for measure in measures), strict=True)
-        return Measured(tuple(map(statistics.fmean, values)), measures[0].runs)
+    def people(self) -> Measured:
+        """Perplexity on what people wrote, the mean over the cells."""
+        return mean_of(self.perplexity(cell, PEOPLE) for cell in CELLS)
 
-    def samples(self, writer: str, mode: str | None) -> list[dict[str, str]]:
-        found: list[dict[str, str]] = self._found[0]["texts"][writer, mode]["samples"]
-        return found
+    def diversity(self, key: str, mode: str | None, scale: float = 1.0) -> Measured:
+        """A count of n-grams: of people where ``mode`` is None, else the mean over the cells."""
+        writers = [PEOPLE] if mode is None else [*CELLS]
+        return mean_of(
+            self._measured(lambda found, writer=writer: scale * found["texts"][writer, mode][key])
+            for writer in writers
+        )
 
-    def _measure(self, look: Callable[[dict[str, Any]], float]) -> Measured:
-        found = iter(self._found)
-        return derived(self.records, lambda record: look(next(found)))
+    def texts(self, chosen: list[tuple[str, str]]) -> Text:
+        """The first text that each of these cells wrote in a mode."""
+        record = self.records[0]
+        rows = []
+        for cell, mode in chosen:
+            found = self._found[record.run_id]["texts"][cell, mode]["samples"][0]
+            who = linked(f"{cell}, {mode}", [record.run_id])
+            rows.append((who, found["prefix"], found["text"]))
+        return Text(rows)
+
+    def _measured(self, look: Callable[..., float]) -> Measured:
+        return measured(self.records, lambda record: look(self._found[record.run_id]))
 
 
-def _by_cell(result: dict[str, Any]) -> dict[str, Any]:
-    cell = {run["run_id"]: run["model"] for run in result["runs"]}
+def _by_label(result: dict[str, Any]) -> dict[str, Any]:
+    label = {model: name for name, model in READERS.items()}
+    name = {run["run_id"]: label[run["model"]] for run in result["runs"]}
     return {
         "scores": {
-            (cell[item["reader"]], cell.get(item["writer"], item["writer"]), item["mode"]): (
-                float("inf") if item["perplexity"] is None else item["perplexity"]
+            (name[item["reader"]], name.get(item["writer"], item["writer"]), item["mode"]): (
+                math.inf if item["perplexity"] is None else item["perplexity"]
             )
             for item in result["scores"]
         },
         "texts": {
-            (cell.get(item["writer"], item["writer"]), item["mode"]): item
+            (name.get(item["writer"], item["writer"]), item["mode"]): item
             for item in result["texts"]
         },
     }
 
 
-def draw(results: Results) -> list[Section]:
+def write_better(results: Results) -> Answer:
     matrix = Matrix(results[READ])
-    return [_write_better(matrix), _lower(matrix), _own_text(matrix), _temperature(matrix)]
-
-
-def _write_better(matrix: Matrix) -> Section:
     test = {cell: matrix.perplexity(cell, TEST) for cell in CELLS}
-    read = {
-        cell: matrix.mean(
-            [matrix.perplexity(reader, cell, PLAIN) for reader in CELLS if reader != cell]
-        )
-        for cell in CELLS
+    read = {cell: matrix.perplexity(NGRAM, cell, PLAIN) for cell in CELLS}
+    columns = {
+        **{f"text of the {cell}": (cell, PLAIN) for cell in CELLS},
+        "text of people": (PEOPLE, None),
+        "test split": (TEST, None),
     }
-    model, writer = (min(found, key=lambda cell: found[cell].mean) for found in (test, read))
-    noise = max(test[cell].spread for cell in ("rnn", "lstm"))
-    close = abs(test["rnn"].mean - test["lstm"].mean) < 2 * noise
-    answer = [
-        sentence(
-            "Two perplexities may be compared when text, tokens, vocabulary and protocol are the "
-            "same, and when the difference is more than chance. On the test split the RNN has {} "
-            "and the LSTM {}, which is {}.",
-            shown(test["rnn"]),
-            shown(test["lstm"]),
-            "within twice the spread over seeds"
-            if close
-            else "more than twice the spread over seeds",
-        ),
-        sentence(
-            "And it says how well a model reads people, not how well it writes. The best reader of "
-            "the test split is the {}; the texts that the others find likeliest, at temperature 1, "
-            "are those of the {}{}: a perplexity of {}.",
-            model.upper(),
-            writer.upper(),
-            " as well" if writer == model else "",
-            shown(read[writer]),
-        ),
-    ]
-    rows = [
+    return Answer(
         [
-            f"{reader.upper()} reads",
-            *(shown(matrix.perplexity(reader, writer, PLAIN)) for writer in CELLS),
-            shown(matrix.perplexity(reader, PEOPLE)),
-            shown(matrix.perplexity(reader, TEST)),
-        ]
-        for reader in CELLS
-    ]
-    head = [
-        "perplexity",
-        *(f"text of the {cell.upper()}" for cell in CELLS),
-        "text of people",
-        "test split",
-    ]
-    return Section(
-        "write_better",
-        "Lower perplexity, better writer?",
-        "If the RNN's perplexity is lower than the LSTM's, does it write better? When may the two "
-        "perplexities be compared?",
-        answer,
-        [_heat_map(matrix), Table(head, rows, _caption("at temperature 1"))],
-        lab=4,
+            sentence(
+                "Two perplexities may be compared when text, tokens, vocabulary and protocol are "
+                "the same; and over several seeds, since one pair of runs may differ by chance. On "
+                "the test split: {}.",
+                verdict(("RNN", "LSTM"), test["RNN"], test["LSTM"]),
+            ),
+            sentence(
+                "That says how well a model predicts what people wrote, not how well it writes. A "
+                "reader that took no part, a Kneser-Ney 3-gram, finds this perplexity in texts "
+                "drawn at temperature 1: {}. For what people wrote: {}.",
+                verdict(("RNN", "LSTM"), read["RNN"], read["LSTM"]),
+                shown(matrix.perplexity(NGRAM, PEOPLE)),
+            ),
+        ],
+        [
+            plots.heat_map(
+                "cross_scoring",
+                "Perplexity of each reader on each writer's text, the mean over seeds.",
+                "perplexity",
+                ("reader", list(READERS)),
+                ("writer", [*CELLS, "people", "test split"]),
+                [
+                    [matrix.perplexity(reader, *column).mean for column in columns.values()]
+                    for reader in READERS
+                ],
+            ),
+            Table(
+                ["perplexity", *columns],
+                [
+                    [
+                        f"{reader} reads",
+                        *(shown(matrix.perplexity(reader, *column)) for column in columns.values()),
+                    ]
+                    for reader in READERS
+                ],
+                _caption("at temperature 1"),
+            ),
+        ],
     )
 
 
 def _caption(what: str) -> str:
     return (
-        f"Texts drawn {what}; mean ± standard deviation over {len(SEEDS)} seeds. Every text, "
-        "those of the test split too, is read by itself (protocol document), so that no state is "
-        "carried into it: elsewhere on this page the split is read as one stream."
+        f"Texts drawn {what}; mean ± standard deviation over {len(SEEDS)} seeds. Every text is "
+        "read by itself (protocol document), the articles of the test split too, so that no state "
+        "is carried into it: elsewhere on this page the split is read as one stream."
     )
 
 
-def _heat_map(matrix: Matrix) -> Drawing:
-    figure, axes = new(height=2.9)
-    columns = [(cell, PLAIN) for cell in CELLS] + [(PEOPLE, None), (TEST, None)]
-    values = [[matrix.perplexity(reader, *column).mean for column in columns] for reader in CELLS]
-    image = axes.imshow(values, cmap="Greys", aspect="auto")
-    middle = (image.norm.vmin + image.norm.vmax) / 2
-    for row, line in enumerate(values):
-        for column, value in enumerate(line):
-            ink = "white" if value > middle else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink)
-    names = [*(cell.upper() for cell in CELLS), "people", "test split"]
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(CELLS)), [cell.upper() for cell in CELLS])
-    named(axes, "writer", "reader")
-    axes.grid(visible=False)
-    figure.colorbar(image, ax=axes, label="perplexity")
-    return Drawing("cross_scoring", "Perplexity of each reader on each writer's text.", figure)
+def lower_is_better(results: Results) -> Answer:
+    matrix = Matrix(results[READ])
+    pair = ("greedy", "people")
 
+    def compared(key: str, scale: float = 100) -> object:
+        found = [matrix.diversity(key, mode, scale) for mode in (GREEDY, None)]
+        return verdict(pair, found[0], found[1], "neither")
 
-def _over_cells(matrix: Matrix, mode: str, key: str | None = None) -> Measured:
-    """A mode's self-perplexity, or a diversity, the mean over the cells."""
-    return matrix.mean(
+    rows = {"greedy": GREEDY, **{f"temperature {mode}": mode for mode in MODES[1:]}}
+    return Answer(
         [
-            matrix.perplexity(cell, cell, mode)
-            if key is None
-            else matrix.diversity(cell, mode, key)
-            for cell in CELLS
-        ]
-    )
-
-
-def _lower(matrix: Matrix) -> Section:
-    people = matrix.mean([matrix.perplexity(cell, PEOPLE) for cell in CELLS])
-    answer = [
-        sentence(
-            "No. Greedy texts have a perplexity of {} under the model that wrote them, where what "
-            "people wrote has {}; and {} of their four-word runs have stood in the same text "
-            "before, where people repeat {}. Of two texts the likelier one here is the worse one.",
-            shown(_over_cells(matrix, GREEDY)),
-            shown(people),
-            _share(_over_cells(matrix, GREEDY, "repetition")),
-            _share(matrix.diversity(PEOPLE, None, "repetition")),
-        ),
-        sentence(
-            "Of people's word pairs {} are different, of the greedy ones {}. Perplexity on text "
-            "that was held out says how well a model knows the language; on text of its own it "
-            "says how sure of itself it is.",
-            _share(matrix.diversity(PEOPLE, None, "distinct_2")),
-            _share(_over_cells(matrix, GREEDY, "distinct_2")),
-        ),
-    ]
-    rows = [
-        [
-            "people" if mode is None else "greedy" if mode == GREEDY else f"temperature {mode}",
-            shown(people) if mode is None else shown(_over_cells(matrix, mode)),
-            *(
-                shown(
-                    matrix.diversity(PEOPLE, None, key)
-                    if mode is None
-                    else _over_cells(matrix, mode, key),
-                    ".2f",
-                )
-                for key in ("repetition", "distinct_1", "distinct_2", "distinct_3")
+            sentence(
+                "Perplexity of texts under the model that wrote them, and of what people wrote "
+                "under the same models: {}.",
+                verdict(pair, matrix.own(GREEDY), matrix.people(), "neither"),
             ),
-        ]
-        for mode in (*MODES, None)
-    ]
-    head = ["text", "self-perplexity", "repetition", "distinct-1", "distinct-2", "distinct-3"]
-    texts = Text(
-        [
-            (
-                linked(f"{cell.upper()}, {mode}", [matrix.records[0].run_id]),
-                matrix.samples(cell, mode)[0]["prefix"],
-                matrix.samples(cell, mode)[0]["text"],
-            )
-            for cell, mode in (("lstm", GREEDY), ("lstm", PLAIN))
-        ]
-    )
-    caption = (
-        "Repetition: share of four-word runs that stood in the same text before. distinct-n: share "
-        "of n-word runs that are different. Mean over the three cells; the people's row is read by "
-        "all three."
-    )
-    return Section(
-        "lower_is_better",
-        "Is lower always better?",
-        "Is lower perplexity always better?",
-        answer,
-        [_sure(matrix), Table(head, rows, caption), texts],
-        lab=5,
-    )
-
-
-def _share(measure: Measured) -> object:
-    percent = Measured(tuple(100 * value for value in measure.values), measure.runs)
-    return sentence("{}%", shown(percent))
-
-
-def _sure(matrix: Matrix) -> Drawing:
-    figure, axes = new(height=3.2)
-    for position, cell in enumerate(CELLS):
-        points = [
-            (
-                matrix.perplexity(cell, cell, mode).mean,
-                100 * matrix.diversity(cell, mode, "repetition").mean,
-            )
-            for mode in MODES
-        ]
-        axes.plot(*zip(*points, strict=True), label=cell.upper(), **style(position))
-    people = matrix.mean([matrix.perplexity(cell, PEOPLE) for cell in CELLS]).mean
-    repeated = 100 * matrix.diversity(PEOPLE, None, "repetition").mean
-    axes.plot([people], [repeated], label="people", **style(3) | {"markersize": 9})
-    axes.set_xscale("log")
-    named(axes, "perplexity under the writer (log scale)", "repetition (% of four-word runs)")
-    axes.legend()
-    return Drawing(
-        "lower_is_better",
-        "From greedy, on the left, to temperature 1.5: the surer the text, the more it repeats.",
-        figure,
-    )
-
-
-def _own_text(matrix: Matrix) -> Section:
-    own = {cell: matrix.perplexity(cell, cell, "0.8") for cell in CELLS}
-    test = {cell: matrix.perplexity(cell, TEST) for cell in CELLS}
-    by_own = sorted(CELLS, key=lambda cell: own[cell].mean)
-    by_test = sorted(CELLS, key=lambda cell: test[cell].mean)
-    order = ", ".join
-    answer = [
-        sentence(
-            "No: each is taken on another text, and each model is the best judge of its own. At "
-            "the lab's temperature of 0.8 they come to {} (RNN), {} (LSTM) and {} (GRU), while on "
-            "the test split the same models have {}, {} and {}.",
-            *(shown(own[cell]) for cell in CELLS),
-            *(shown(test[cell]) for cell in CELLS),
-        ),
-        sentence(
-            "By their own texts the order is {}; by the test split it is {}. A higher temperature "
-            "alone raises the figure of an unchanged model, the LSTM's from {} at 0.5 to {} at "
-            "1.2.",
-            order(cell.upper() for cell in by_own),
-            order(cell.upper() for cell in by_test),
-            shown(matrix.perplexity("lstm", "lstm", "0.5")),
-            shown(matrix.perplexity("lstm", "lstm", "1.2")),
-        ),
-    ]
-    figure, axes = new(height=3.0)
-    for offset, found, fill, label in (
-        (-0.2, own, "0.35", "its own text, temperature 0.8"),
-        (0.2, test, "0.75", "the test split"),
-    ):
-        axes.bar(
-            [position + offset for position in range(len(CELLS))],
-            [found[cell].mean for cell in CELLS],
-            0.38,
-            yerr=[found[cell].spread for cell in CELLS],
-            color=fill,
-            label=label,
-        )
-    axes.set_xticks(range(len(CELLS)), [cell.upper() for cell in CELLS])
-    named(axes, "cell", "perplexity")
-    axes.margins(y=0.35)  # room for the legend
-    axes.legend(loc="upper left")
-    rows = [
-        [
-            cell.upper(),
-            *(shown(matrix.perplexity(reader, cell, "0.8")) for reader in CELLS),
-            shown(test[cell]),
-        ]
-        for cell in CELLS
-    ]
-    head = [
-        "writer",
-        *(f"its text read by the {cell.upper()}" for cell in CELLS),
-        "the test split read by it",
-    ]
-    return Section(
-        "own_text",
-        "Perplexity on one's own text",
-        "May the three perplexities, each on its own generated text, be compared directly?",
-        answer,
-        [
-            Drawing("own_text", "Perplexity on two kinds of text; lines: spread.", figure),
-            Table(head, rows, _caption("at temperature 0.8")),
+            sentence(
+                "Four-word sequences that occurred before in the same text, in per cent: {}. "
+                "Word pairs that are distinct, in per cent: {}.",
+                compared("repetition"),
+                compared("distinct_2"),
+            ),
+            sentence(
+                "So the value alone does not decide. On held-out text of people it says how well a "
+                "model knows the language; on a model's own text, how sure of itself the model is. "
+                "Sampling never draws the unknown word here (sampling.allow_special=false)."
+            ),
         ],
-        lab=7,
-    )
-
-
-def _temperature(matrix: Matrix) -> Section:
-    people = matrix.mean([matrix.perplexity(cell, PEOPLE) for cell in CELLS])
-    nearest = min(MODES[1:], key=lambda mode: abs(_over_cells(matrix, mode).mean - people.mean))
-    answer = [
-        sentence(
-            "The self-perplexity rises from {} at temperature {} to {} at {}. It is nearest to "
-            "that of what people wrote, {}, at temperature {}.",
-            shown(_over_cells(matrix, MODES[1])),
-            MODES[1],
-            shown(_over_cells(matrix, MODES[-1])),
-            MODES[-1],
-            shown(people),
-            nearest,
-        )
-    ]
-    figure, (above, below) = new(rows=2, height=2.7)
-    for position, cell in enumerate(CELLS):
-        mine = [matrix.perplexity(cell, cell, mode).mean for mode in MODES[1:]]
-        pairs = [100 * matrix.diversity(cell, mode, "distinct_2").mean for mode in MODES[1:]]
-        above.plot(TEMPERATURES, mine, label=cell.upper(), **style(position))
-        below.plot(TEMPERATURES, pairs, label=cell.upper(), **style(position))
-    looks = style(4) | {"marker": ""}
-    above.axhline(people.mean, label="people", **looks)
-    below.axhline(100 * matrix.diversity(PEOPLE, None, "distinct_2").mean, **looks)
-    above.set_yscale("log")
-    named(above, "temperature", "self-perplexity (log scale)")
-    named(below, "temperature", "different word pairs (%)")
-    above.legend()
-    return Section(
-        "sampling_temperature",
-        "Temperature",
-        "What does the temperature of sampling change?",
-        answer,
         [
-            Drawing(
-                "sampling_temperature",
-                "Self-perplexity and share of different word pairs against temperature.",
-                figure,
+            plots.scatter(
+                "lower_is_better",
+                "A point for each way of sampling: greedy and temperatures from 0.3 to 1.5.",
+                "perplexity under the writer (log scale)",
+                "repetition (% of four-word sequences)",
+                {
+                    "models": [
+                        (matrix.own(mode).mean, matrix.diversity("repetition", mode, 100).mean)
+                        for mode in MODES
+                    ],
+                    "people": [
+                        (matrix.people().mean, matrix.diversity("repetition", None, 100).mean)
+                    ],
+                },
+                log_x=True,
+                joined=True,
             ),
-            Text(
+            Table(
+                ["text", "perplexity", "repetition", "distinct-1", "distinct-2", "distinct-3"],
                 [
-                    (
-                        linked(f"GRU at temperature {mode}", [matrix.records[0].run_id]),
-                        matrix.samples("gru", mode)[0]["prefix"],
-                        matrix.samples("gru", mode)[0]["text"],
-                    )
-                    for mode in ("0.3", "0.8", "1.5")
-                ]
+                    [
+                        name,
+                        shown(matrix.own(mode) if mode else matrix.people()),
+                        *(shown(matrix.diversity(key, mode), ".2f") for key in DIVERSITY),
+                    ]
+                    for name, mode in [*rows.items(), ("people", None)]
+                ],
+                "Repetition: share of four-word sequences that occurred before in the same text. "
+                "distinct-n: share of n-word sequences that are distinct. Mean over the three "
+                "cells; unknown words count as one word, for people too.",
+            ),
+            matrix.texts([("LSTM", GREEDY), ("LSTM", PLAIN)]),
+        ],
+    )
+
+
+def own_text(results: Results) -> Answer:
+    matrix = Matrix(results[READ])
+    own = {cell: matrix.perplexity(cell, cell, LAB) for cell in CELLS}
+    test = {cell: matrix.perplexity(cell, TEST) for cell in CELLS}
+    cool, warm = (matrix.perplexity("LSTM", "LSTM", mode) for mode in ("0.5", "1.2"))
+    return Answer(
+        [
+            sentence(
+                "No: each is measured on another text, which its own model wrote. Each on its own "
+                "text, drawn at the lab's temperature of {}: {}",
+                LAB,
+                ranking(own),
+            ),
+            sentence("All three on the test split: {}", ranking(test)),
+            sentence(
+                "Temperature alone changes the figure of one and the same model. LSTM on its own "
+                "text: {}.",
+                verdict(("temperature 0.5", "temperature 1.2"), cool, warm, "neither"),
+            ),
+        ],
+        [
+            plots.grouped_bars(
+                "own_text",
+                "Perplexity on two kinds of text: a bar at the mean, a mark for each seed.",
+                "cell",
+                {
+                    "perplexity": {
+                        cell: {
+                            f"its own text, temperature {LAB}": own[cell],
+                            "the test split": test[cell],
+                        }
+                        for cell in CELLS
+                    }
+                },
+            ),
+            Table(
+                [
+                    "writer",
+                    *(f"its text read by the {reader}" for reader in READERS),
+                    "the test split read by it",
+                ],
+                [
+                    [
+                        cell,
+                        *(shown(matrix.perplexity(reader, cell, LAB)) for reader in READERS),
+                        shown(test[cell]),
+                    ]
+                    for cell in CELLS
+                ],
+                _caption(f"at temperature {LAB}"),
             ),
         ],
     )
 
 
-STUDY = Study("cross_scoring", cells.STUDY.jobs, draw, then=follow)
+def temperature(results: Results) -> Answer:
+    matrix = Matrix(results[READ])
+    first, last = MODES[1], MODES[-1]
+    pair = (f"temperature {first}", f"temperature {last}")
+    pairs = [matrix.diversity("distinct_2", mode, 100) for mode in (first, last)]
+    return Answer(
+        [
+            sentence(
+                "Perplexity of texts under the model that wrote them: {}. What people wrote has {} "
+                "under the same models.",
+                verdict(pair, matrix.own(first), matrix.own(last), "neither"),
+                shown(matrix.people()),
+            ),
+            sentence(
+                "Distinct word pairs, in per cent: {}; people: {}.",
+                verdict(pair, pairs[0], pairs[1], "neither"),
+                shown(matrix.diversity("distinct_2", None, 100)),
+            ),
+        ],
+        [
+            plots.lines(
+                "sampling_temperature",
+                "Perplexity under the writer against temperature.",
+                "temperature",
+                TEMPERATURES,
+                {
+                    "perplexity under the writer (log scale)": {
+                        cell: [matrix.perplexity(cell, cell, mode) for mode in MODES[1:]]
+                        for cell in CELLS
+                    }
+                },
+                log_y=True,
+                levels={"people": matrix.people().mean},
+            ),
+            plots.lines(
+                "sampling_diversity",
+                "Share of word pairs that are distinct against temperature, all cells together.",
+                "temperature",
+                TEMPERATURES,
+                {
+                    "distinct word pairs (%)": {
+                        "models": [matrix.diversity("distinct_2", mode, 100) for mode in MODES[1:]]
+                    }
+                },
+                levels={"people": matrix.diversity("distinct_2", None, 100).mean},
+            ),
+            matrix.texts([("GRU", "0.3"), ("GRU", "0.8"), ("GRU", "1.5")]),
+        ],
+    )
+
+
+STUDY = Study(
+    "cross_scoring",
+    (
+        *cells.JOBS,
+        *study.grid(
+            "data.vocabulary.min_frequency=2 model=ngram model.order=3", {NGRAM: ""}, seeds=(1,)
+        ),
+    ),
+    (
+        Question(
+            "write_better",
+            "Lower perplexity, better writer?",
+            "If the RNN's perplexity is lower than the LSTM's, does it write better? When may the "
+            "two perplexities be compared?",
+            write_better,
+            lab=4,
+        ),
+        Question(
+            "lower_is_better",
+            "Is lower always better?",
+            "Is lower perplexity always better?",
+            lower_is_better,
+            lab=5,
+        ),
+        Question(
+            "own_text",
+            "Perplexity on one's own text",
+            "May the three perplexities, each on its own generated text, be compared directly?",
+            own_text,
+            lab=7,
+        ),
+        Question(
+            "sampling_temperature",
+            "Temperature",
+            "What does the temperature of sampling change?",
+            temperature,
+        ),
+    ),
+    then=compare,
+)

@@ -1,26 +1,32 @@
 """Question 9 of the lab: on a phone, which of the three would one deploy?
 
 Size on disk, resident memory and milliseconds a token on one thread, in float32 and with weights of
-eight bits, and what eight bits do to perplexity.
+eight bits, and what eight bits do to perplexity. Every job of it runs alone.
 """
 
 from __future__ import annotations
 
-from experiments import cells
-from experiments.cells import CELLS, SEEDS
-from experiments.study import Job, Results, Study
-from unroll.report.figures import named, new
-from unroll.report.page import Drawing, Section, Table, number, sentence, shown
-from unroll.report.runs import Measured, Record, derived
+from experiments import cells, study
+from experiments.study import CELLS, Job, Question, Results, Study
+from unroll.report import plots
+from unroll.report.page import Answer, Table, sentence, shown
+from unroll.report.runs import Measured, Record, mean_of, measured
+from unroll.report.verdict import ranking, verdict
 
 PRECISIONS = ("float32", "int8")
+FIGURES = {
+    "MB on disk": ("bytes", 1e-6, ".2f"),
+    "MB resident": ("model_bytes", 1e-6, ".1f"),
+    "ms a token": ("milliseconds_per_token", 1.0, ".3f"),
+    "test perplexity": ("perplexity", 1.0, ".1f"),
+}
 
 
 def label(cell: str) -> str:
     return f"deploy {cell}"
 
 
-def follow(results: Results) -> tuple[Job, ...]:
+def deploy(results: Results) -> tuple[Job, ...]:
     return tuple(
         Job(label(cell), ("task=deploy", f"run={record.run_id}"), alone=True)
         for cell in CELLS
@@ -28,65 +34,87 @@ def follow(results: Results) -> tuple[Job, ...]:
     )
 
 
-def figure_of(results: Results, cell: str, precision: str, key: str) -> Measured:
-    scale = 1e-6 if key.endswith("bytes") else 1.0
-    return derived(results[label(cell)], lambda record: scale * record.metric(f"{precision}/{key}"))
+def figure_of(results: Results, cell: str, precision: str, head: str) -> Measured:
+    key, scale, _ = FIGURES[head]
+    return measured(results[label(cell)], f"{precision}/{key}", scale)
 
 
-def draw(results: Results) -> list[Section]:
-    small = {cell: figure_of(results, cell, "int8", "bytes") for cell in CELLS}
-    large = {cell: figure_of(results, cell, "float32", "bytes") for cell in CELLS}
-    pace = {cell: figure_of(results, cell, "int8", "milliseconds_per_token") for cell in CELLS}
-    test = {cell: figure_of(results, cell, "int8", "perplexity") for cell in CELLS}
-    before = {cell: figure_of(results, cell, "float32", "perplexity") for cell in CELLS}
-    fast = min(CELLS, key=lambda cell: pace[cell].mean)
-    good = min(CELLS, key=lambda cell: test[cell].mean)
-    runs = [*small[good].runs]
-    plain = figure_of(results, good, "float32", "milliseconds_per_token")
-    answer = [
-        sentence(
-            "By perplexity the {}: in eight bits it takes {} MB on disk and {} ms a token on one "
-            "thread, at {} ({} in float32). {}",
-            good.upper(),
-            shown(small[good], ".2f"),
-            shown(pace[good], ".3f"),
-            shown(test[good]),
-            shown(before[good]),
+def answer(results: Results) -> Answer:
+    def of(head: str, precision: str = "int8") -> dict[str, Measured]:
+        return {cell: figure_of(results, cell, precision, head) for cell in CELLS}
+
+    small, large = of("MB on disk"), of("MB on disk", "float32")
+    outside = mean_of(measured(results[cell], _outside, 100) for cell in CELLS)
+    return Answer(
+        [
+            sentence("By test perplexity in eight bits: {}", ranking(of("test perplexity"))),
             sentence(
-                "By speed the {}: in eight bits {} ms, at {}. Mind the spread of both.",
-                fast.upper(),
-                shown(pace[fast], ".3f"),
-                shown(test[fast]),
-            )
-            if fast != good
-            else "None is faster in eight bits.",
-        ),
-        sentence(
-            "Eight bits make the file {} times smaller, and a token takes {} times as long. "
-            "Embedding and softmax are {}% of the {}'s parameters, so that a smaller vocabulary "
-            "buys more than a smaller cell.",
-            number(large[good].mean / small[good].mean, runs),
-            number(pace[good].mean / plain.mean, runs, ".2f"),
-            number(100 * _outside(results[good][0]), runs, ".0f"),
-            good.upper(),
-        ),
-    ]
-    return [
-        Section(
-            "deployment",
-            "On a phone",
-            "On a phone, which of the three would one deploy?",
-            answer,
-            [_bars(results), _table(results)],
-            lab=9,
-        )
-    ]
+                "By milliseconds a token in eight bits: {}", ranking(of("ms a token"), form=".3f")
+            ),
+            sentence(
+                "On disk in eight bits: {} MB; in float32: {} MB. Embedding and softmax hold {}% "
+                "of the parameters, the mean over the cells, and depend on the size of the "
+                "vocabulary.",
+                study.listed(small, ".2f"),
+                study.listed(large, ".2f"),
+                shown(outside, ".0f"),
+            ),
+            sentence(
+                "What eight bits change, beside float32. Milliseconds a token: {}. Test "
+                "perplexity: {}.",
+                *(
+                    study.joined(
+                        verdict(
+                            (f"{cell} in eight bits", "float32"),
+                            of(head)[cell],
+                            of(head, "float32")[cell],
+                            form=form,
+                        )
+                        for cell in CELLS
+                    )
+                    for head, form in (("ms a token", ".3f"), ("test perplexity", ".2f"))
+                ),
+            ),
+        ],
+        [
+            plots.grouped_bars(
+                "deployment",
+                "Size and time of a token in float32 and in eight bits, a mark for each run.",
+                "cell",
+                {
+                    head: {
+                        cell: {each: figure_of(results, cell, each, head) for each in PRECISIONS}
+                        for cell in CELLS
+                    }
+                    for head in ("MB on disk", "ms a token")
+                },
+            ),
+            Table(
+                ["model", *FIGURES],
+                [
+                    [
+                        f"{cell}, {precision}",
+                        *(
+                            shown(figure_of(results, cell, precision, head), form)
+                            for head, (_, _, form) in FIGURES.items()
+                        ),
+                    ]
+                    for cell in CELLS
+                    for precision in PRECISIONS
+                ],
+                "Resident: memory of a new process that writes, minus that of one that ran a "
+                "model of the kind with almost no weights. One token at a time, one thread, one "
+                "job at a time: a run's time is the median over its tokens. Mean ± standard "
+                "deviation over runs.",
+            ),
+        ],
+    )
 
 
 def _outside(record: Record) -> float:
-    """Share of the parameters that lie in embedding and softmax."""
+    """Share of the parameters in embedding and softmax."""
     vocabulary, embedding, hidden, total = (
-        int(record.params[key])
+        record.value(key)
         for key in (
             "data.vocabulary_size",
             "model.embedding_size",
@@ -97,49 +125,17 @@ def _outside(record: Record) -> float:
     return vocabulary * (embedding + hidden + 1) / total
 
 
-def _bars(results: Results) -> Drawing:
-    figure, both = new(rows=2, height=2.5)
-    for axes, key, name in zip(
-        both,
-        ("bytes", "milliseconds_per_token"),
-        ("size on disk (MB)", "time of a token (ms)"),
-        strict=True,
-    ):
-        for offset, precision in ((-0.2, "float32"), (0.2, "int8")):
-            looks = {"color": "0.35" if precision == "float32" else "0.75", "width": 0.38}
-            found = [figure_of(results, cell, precision, key) for cell in CELLS]
-            axes.bar(
-                [position + offset for position in range(len(CELLS))],
-                [measure.mean for measure in found],
-                yerr=[measure.spread for measure in found],
-                label=precision,
-                **looks,
-            )
-        axes.set_xticks(range(len(CELLS)), [cell.upper() for cell in CELLS])
-        named(axes, "cell", name)
-    both[0].legend()
-    return Drawing("deployment", "Size and time of a token in float32 and in eight bits.", figure)
-
-
-def _table(results: Results) -> Table:
-    rows = [
-        [
-            f"{cell.upper()}, {precision}",
-            shown(figure_of(results, cell, precision, "bytes"), ".2f"),
-            shown(figure_of(results, cell, precision, "model_bytes")),
-            shown(figure_of(results, cell, precision, "milliseconds_per_token"), ".3f"),
-            shown(figure_of(results, cell, precision, "perplexity")),
-        ]
-        for cell in CELLS
-        for precision in PRECISIONS
-    ]
-    head = ["model", "MB on disk", "MB resident", "ms a token", "test perplexity"]
-    return Table(
-        head,
-        rows,
-        "Resident: of a fresh process that writes, less one that only imported PyTorch. One token "
-        f"at a time, one thread. Mean ± standard deviation over {len(SEEDS)} runs.",
-    )
-
-
-STUDY = Study("deployment", cells.STUDY.jobs, draw, then=follow)
+STUDY = Study(
+    "deployment",
+    cells.JOBS,
+    (
+        Question(
+            "deployment",
+            "On a phone",
+            "On a phone, which of the three would one deploy?",
+            answer,
+            lab=9,
+        ),
+    ),
+    then=deploy,
+)

@@ -1,7 +1,7 @@
 """Run the studies and write the report: ``python -m experiments.reproduce [override ...]``.
 
-STUDIES="cells hidden_size"   a choice of studies, all where it is empty
-JOBS=2                        jobs at a time, by default one a core
+STUDIES="cells hidden_size"   a choice of studies; all where it is empty
+JOBS=2                        jobs at a time, by default one for each core
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from experiments import (
     width_and_batch,
     zipf,
 )
-from experiments.study import Study, run
+from experiments.running import Failure, Session, failed_sections, sections
+from experiments.study import Study
 from unroll import __version__
-from unroll.app import explained
-from unroll.config import HOME
-from unroll.errors import require, unknown
+from unroll.errors import FAILED, explain, require, unknown
+from unroll.folders import HOME
 from unroll.report import page
-from unroll.tasks.run import git_commit
+from unroll.tracking.source import git_commit
 
 STUDIES: dict[str, Study] = {
     study.name: study
@@ -73,64 +73,74 @@ def main() -> None:
     try:
         sys.exit(reproduce(sys.argv[1:], os.environ.get("STUDIES", "").split()))
     except KeyboardInterrupt:
-        print(
-            "reproduce: interrupted; what has finished is kept and not run again", file=sys.stderr
-        )
+        print("reproduce: interrupted; finished runs are kept and will be reused", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        line, code = explained(error)
+        line, code = explain(error)
         if line is None:
             raise
         print(f"reproduce: {line}", file=sys.stderr)
         sys.exit(code)
 
 
-def reproduce(words: list[str], chosen: list[str]) -> int:
-    """Run studies on what the overrides say and write the report; the exit code.
+def reproduce(words: list[str], names: list[str]) -> int:
+    """Run studies with the overrides ``words`` and write the report; returns the exit code.
 
-    A study that cannot be run as asked is named on the page, and the others go on.
+    A study or section that fails shows the reason on the page, and the others go on.
 
     Raises:
         Refused: a study does not exist.
     """
     start = time.monotonic()
-    rerun = "rerun=true" in words
     extra = [word for word in words if not word.startswith("rerun=")]
-    for name in chosen:
+    for name in names:
         require(name in STUDIES, unknown("study", name, STUDIES))
     jobs = os.environ.get("JOBS") or str(cpu_count())
-    require(jobs.isdigit() and int(jobs) >= 1, f"JOBS={jobs}: how many jobs at once, at least 1")
-    parallel = int(jobs)
-    sections: list[page.Section] = []
-    absent: list[page.Absent] = []
-    worst = 0
-    for study in (STUDIES[name] for name in chosen or STUDIES):
-        missing = study.missing()
-        if missing:
-            absent.append(page.Absent(study.name, f"needs a text: make reproduce {missing}"))
-            print(f"study {study.name}: skipped, {absent[-1].reason}", flush=True)
-            continue
-        print(f"study {study.name}", flush=True)
-        try:
-            sections += run(study, extra, parallel, rerun).sections()
-        except Exception as error:  # the others go on, and the page says what is missing
-            line, code = explained(error)
-            if line is None:
-                raise
-            absent.append(page.Absent(study.name, line))
-            print(f"study {study.name}: {line}", file=sys.stderr, flush=True)
-            worst = max(worst, code)
+    require(jobs.isdigit() and int(jobs) >= 1, f"JOBS={jobs}: must be an integer of at least 1")
+    chosen = [STUDIES[name] for name in names or STUDIES]
+    absent = [
+        page.Absent(study.name, f"needs a text: make reproduce {study.missing()}")
+        for study in chosen
+        if study.missing()
+    ]
+    for missing in absent:
+        print(f"study {missing.name}: skipped, {missing.reason}", flush=True)
+    given = [study for study in chosen if not study.missing()]
+    session = Session(extra, int(jobs), rerun="rerun=true" in words)
+    results = session.run(given)
+    found = [
+        section
+        for study in given
+        for section in (
+            sections(study, results[study.name])
+            if study.name in results
+            else failed_sections(study, session.failures[study.name])
+        )
+    ]
     report = HOME / "report" / "index.html"
     report.parent.mkdir(exist_ok=True)
-    facts = [
-        f"Unroll {__version__}, commit {git_commit()[:12]}, {time.strftime('%Y-%m-%d')}",
-        f"{platform.machine()}, Python {platform.python_version()}, {parallel} jobs of one thread",
-        "corpus: " + (" ".join(extra) or "data=lee_news (300 + 50 news articles)"),
-        "every number leads to the run it comes from",
-    ]
-    page.write(report, "RNN, LSTM and GRU compared", facts, sections, absent)
+    whole = page.write(report, "RNN, LSTM and GRU compared", _facts(extra, jobs), found, absent)
+    for section in found:
+        if section.answer is None:
+            print(f"section {section.name}: {section.failure}", file=sys.stderr, flush=True)
     print(f"report: {report} ({time.monotonic() - start:.0f} s)")
-    return worst
+    return _code(list(session.failures.values()), whole)
+
+
+def _code(failures: list[Failure], whole: bool) -> int:
+    return max([failure.code for failure in failures] or [0 if whole else FAILED])
+
+
+def _facts(extra: list[str], jobs: str) -> list[str]:
+    return [
+        f"Unroll {__version__}, commit {git_commit()[:12]}, {time.strftime('%Y-%m-%d')}; each "
+        "section lists its runs with the commit of each",
+        f"{platform.machine()}, Python {platform.python_version()}, {jobs} jobs of one thread; "
+        "speeds are measured with one job at a time",
+        "corpus: " + (" ".join(extra) or "data=lee_news (300 + 50 news articles)"),
+        "every number links to its run; every comparison is paired by seed, with the 95% interval "
+        "of the mean difference (Student's t), each for its own pair",
+    ]
 
 
 if __name__ == "__main__":

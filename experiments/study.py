@@ -1,48 +1,59 @@
-"""A study: the runs that answer a question, and how its sections of the report are drawn."""
+"""A study: the runs that answer one or more questions of the report, and how to answer them."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import hashlib
-import json
 import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from joblib import Parallel, delayed
+from markupsafe import Markup
 
-import unroll
-from unroll.app import compose, dispatch
-from unroll.config import CONF, HOME, Config, fingerprint, restored
-from unroll.registry import build
-from unroll.report.page import Section
-from unroll.report.runs import Record, fetch
-from unroll.tracking.config import MLflowConfig
-from unroll.tracking.family import Family
-from unroll.tracking.ledger import write_atomically
-from unroll.tracking.store import finished
+from unroll.errors import require
+from unroll.report import plots
+from unroll.report.page import Answer, Drawing, Table, Text, linked, number, shown
+from unroll.report.plots import Panel
+from unroll.report.runs import Figure, Measured, Record, measured
+
+SEEDS = (1, 2, 3)
+CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
+TEST = "test/perplexity"
+LOSSES = {"training loss (nats)": "train/loss", "validation loss (nats)": "valid/loss"}
+
+Results = dict[str, list[Record]]
+"""Runs by label, in the order of the jobs."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a study. Jobs that differ in nothing but the seed share a label."""
+    """One run of a study. Jobs that differ only in the seed share a label."""
 
     label: str
     overrides: tuple[str, ...]
     alone: bool = False
     """Whether it measures time, so that no other job may run beside it."""
 
-    @property
-    def reads_runs(self) -> bool:
-        """Whether model and data come from runs that have been made."""
-        return any(word.startswith(("run=", "task.runs=")) for word in self.overrides)
+
+def grid(
+    base: str, variants: Mapping[str, str], seeds: Iterable[int] = SEEDS, alone: bool = False
+) -> tuple[Job, ...]:
+    """A job for each variant and seed; ``base`` and the variants are overrides with spaces."""
+    return tuple(
+        Job(label, (*base.split(), *words.split(), f"seed={seed}"), alone)
+        for label, words in variants.items()
+        for seed in seeds
+    )
 
 
-Results = dict[str, list[Record]]
-"""Runs by label, in the order of the jobs."""
+@dataclass(frozen=True)
+class Question:
+    """A section of the report."""
+
+    name: str
+    title: str
+    question: str
+    answer: Callable[[Results], Answer]
+    lab: int | None = None
+    """The number of the lab's question that it answers."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +62,14 @@ class Study:
 
     name: str
     jobs: tuple[Job, ...]
-    draw: Callable[[Results], list[Section]]
+    questions: tuple[Question, ...]
     then: Callable[[Results], tuple[Job, ...]] | None = None
-    """Jobs that read the runs of the first ones."""
+    """Jobs that need the runs of the first ones."""
     own_data: bool = False
-    """Whether the study brings its own data, so that overrides meant for others leave it alone."""
+    """Whether the study brings its own data: overrides meant for other studies do not apply."""
     corpus: str | None = None
-    """The corpus without which the study is skipped: an option of ``data``. Its place is given
-    by the environment variable of that name in capitals."""
+    """The corpus without which the study is skipped: an option of ``data``. The environment
+    variable of that name in capitals gives its path."""
 
     def missing(self) -> str | None:
         """How to give the corpus that is not given, or None where nothing is missing."""
@@ -71,135 +82,159 @@ class Study:
         if self.corpus is None and not self.own_data:
             return list(extra)
         path = [] if self.corpus is None else [f"data.path={os.environ[self.corpus.upper()]}"]
-        return [*_places(extra), *path]
+        return [*places(extra), *path]
+
+    def planned(self, jobs: Sequence[Job], extra: Sequence[str]) -> list[Job]:
+        """Jobs with the overrides of the command, which win over their own.
+
+        Raises:
+            Refused: an override sets a key that the study varies, which would make jobs alike.
+        """
+        words = self.words(extra)
+        varied = varied_keys(jobs)
+        for word in words:
+            key = _key(word)
+            require(
+                key not in varied,
+                f"{word} sets {key}, which study {self.name} varies: leave it out, or leave the "
+                "study out with STUDIES=",
+            )
+        return [
+            Job(
+                job.label,
+                (*job.overrides, *(places(words) if _reads_runs(job) else words)),
+                job.alone,
+            )
+            for job in jobs
+        ]
 
 
-def _places(words: Sequence[str]) -> list[str]:
-    """The overrides that say where things are kept, not what is run."""
+def places(words: Iterable[str]) -> list[str]:
+    """The overrides that say where things are stored, not what is run."""
     return [word for word in words if word.startswith(("tracking.", "data.cache="))]
 
 
-@dataclass(frozen=True)
-class Done:
-    """A study with its runs."""
-
-    study: Study
-    results: Results
-
-    def sections(self) -> list[Section]:
-        """The sections of the report, with the runs listed behind them."""
-        sections = self.study.draw(self.results)
-        for section in sections:
-            section.jobs = [
-                (label, record) for label, records in self.results.items() for record in records
-            ]
-        return sections
-
-
-def run(study: Study, extra: Sequence[str], parallel: int, rerun: bool) -> Done:
-    """Run what has not finished before, ``parallel`` jobs at a time, one thread each.
-
-    The last words of ``extra`` win over those of a job. A job is its config: two studies that
-    ask for the same run share it.
-
-    Raises:
-        Refused: a job cannot be run as asked.
-        RuntimeError: a job failed.
-    """
-    words = study.words(extra)
-    tracking = composed([*study.jobs[0].overrides, *words]).tracking
-    assert isinstance(tracking, MLflowConfig)
-    family = Family.start(tracking, f"study {study.name}", {"study": study.name})
-    status = "FAILED"
-    try:
-        results = _carry_out(study.name, study.jobs, words, family, parallel, rerun)
-        if study.then is not None:
-            later = study.then(results)
-            results |= _carry_out(study.name, later, words, family, parallel, rerun)
-        status = "FINISHED"
-    finally:
-        family.finish(status)
-    return Done(study, results)
-
-
-def _carry_out(
-    study: str,
-    jobs: Sequence[Job],
-    words: Sequence[str],
-    family: Family,
-    parallel: int,
-    rerun: bool,
-) -> Results:
-    jobs = [
-        replace(job, overrides=(*job.overrides, *(_places(words) if job.reads_runs else words)))
-        for job in jobs
-    ]
-    ids = [None if rerun else _finished(family, composed(job.overrides)) for job in jobs]
-    for found in filter(None, ids):
-        family.client.set_tag(family.run_id, f"reused.{found}", "true")
-    if any(ids):
-        print(f"  {study}: {len(ids) - ids.count(None)} of {len(ids)} are there", flush=True)
-    start = time.monotonic()
+def varied_keys(jobs: Sequence[Job]) -> set[str]:
+    """The keys that do not have the same value in all of these jobs; jobs that measure time are
+    not compared with the others."""
+    varied = set()
     for alone in (False, True):
-        todo = [
-            index for index, found in enumerate(ids) if not found and jobs[index].alone == alone
+        settings = [
+            {_key(word): word.partition("=")[2] for word in job.overrides}
+            for job in jobs
+            if job.alone == alone and not _reads_runs(job)
         ]
-        fresh = Parallel(n_jobs=1 if alone else parallel, return_as="generator")(
-            delayed(_run)(study, index, jobs[index], family.run_id) for index in todo
-        )
-        for index, run_id in zip(todo, fresh, strict=True):
-            ids[index] = run_id
-            spent = time.monotonic() - start
-            print(f"  {study}: {jobs[index].label} ({spent:.0f} s)", flush=True)
-    records = fetch(family.client, [run_id for run_id in ids if run_id is not None])
-    results: Results = {}
-    for job, run_id in zip(jobs, ids, strict=True):
-        assert run_id is not None
-        results.setdefault(job.label, []).append(records[run_id])
-    return results
+        keys = {key for setting in settings for key in setting}
+        varied |= {key for key in keys if len({each.get(key) for each in settings}) > 1}
+    return varied
 
 
-def composed(words: Sequence[str]) -> Config:
-    """The config of a job, remembered on disk: Hydra takes a third of a second for each, and a
-    report is made of more than a hundred.
-
-    Raises:
-        Refused: as the command line would.
-    """
-    recipe = repr((list(words), str(HOME), _schema())).encode()
-    digest = hashlib.blake2b(recipe, digest_size=16)
-    place = HOME / ".cache" / "composed" / f"{digest.hexdigest()}.json"
-    if place.is_file():
-        return restored(json.loads(place.read_text(encoding="utf-8")))
-    config = compose([*words, "threads=1"])
-    write_atomically(place, json.dumps(asdict(config)))
-    return config
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0].replace("/", ".")
 
 
-@functools.cache
-def _schema() -> str:
-    """A hash of everything that says what words mean."""
-    digest = hashlib.blake2b()
-    for path in sorted([*CONF.rglob("*.yaml"), *Path(unroll.__file__).parent.rglob("config.py")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def _reads_runs(job: Job) -> bool:
+    """Whether model and data come from runs that exist."""
+    return any(word.startswith(("run=", "task.runs=")) for word in job.overrides)
 
 
-def _finished(family: Family, config: Config) -> str | None:
-    corpus: str = build("data", config.data).fingerprint()
-    found = finished(family.client, family.experiment, fingerprint(config, corpus))
-    return None if found is None else str(found.info.run_id)
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: what is read from a run, and how it is written."""
+
+    head: str
+    figure: Figure
+    """A param, a metric, or a function of a run."""
+    form: str = ".1f"
+    scale: float = 1.0
 
 
-def _run(study: str, index: int, job: Job, parent: str) -> str:
-    """One job, in a worker process; what it prints goes to a file in its run directory."""
-    overrides = [*job.overrides, "threads=1"]
-    config = compose([*overrides, f"tracking.parent={parent}"])
-    stamp = time.strftime("%Y-%m-%d/%H-%M-%S")
-    directory = HOME / "outputs" / "studies" / f"{stamp}-{study}-{index}-{os.getpid()}"
-    directory.mkdir(parents=True)
-    with (
-        (directory / "log.txt").open("w", encoding="utf-8") as log,
-        contextlib.redirect_stdout(log),
-    ):
-        return str(dispatch(config, directory, overrides, reuse=False)["run_id"])
+PARAMETERS = Column("parameters", "model.parameters", ",.0f")
+PERPLEXITY = Column("test perplexity", TEST)
+
+
+def table(
+    head: str,
+    results: Results,
+    labels: Iterable[str],
+    columns: Sequence[Column],
+    caption: str = "",
+    more: Mapping[str, Callable[[str], object]] | None = None,
+) -> Table:
+    """A row for each label; ``more`` adds columns that are made from the label."""
+    rows = {label: results[label] for label in labels}
+    more = more or {}
+    cells = [
+        [
+            label,
+            *(shown(measured(runs, col.figure, col.scale), col.form) for col in columns),
+            *(make(label) for make in more.values()),
+        ]
+        for label, runs in rows.items()
+    ]
+    counts = " or ".join(map(str, sorted({len(runs) for runs in rows.values()})))
+    caption = f"{caption} Mean ± standard deviation; runs for each row: {counts}.".strip()
+    return Table([head, *(column.head for column in columns), *more], cells, caption)
+
+
+def measures(
+    results: Results,
+    labels: Iterable[str],
+    key: str | Callable[[Record], float],
+    scale: float = 1.0,
+) -> dict[str, Measured]:
+    """A figure of each of these labels."""
+    return {label: measured(results[label], key, scale) for label in labels}
+
+
+def listed(found: Mapping[str, Measured], form: str = ".1f") -> Markup:
+    """Figures by name, in one line."""
+    return Markup(", ").join(
+        Markup("{} {}").format(name, shown(measure, form)) for name, measure in found.items()
+    )
+
+
+def joined(clauses: Iterable[object]) -> Markup:
+    """Clauses with semicolons between them."""
+    return Markup("; ").join(Markup("{}").format(clause) for clause in clauses)
+
+
+def curves_of(
+    results: Results, labels: Iterable[str], key: str
+) -> dict[str, list[list[tuple[float, float]]]]:
+    """The curves of a metric by label, one for each run."""
+    return {label: [record.curve(key) for record in results[label]] for label in labels}
+
+
+def drawn_curves(
+    name: str,
+    caption: str,
+    results: Results,
+    labels: Iterable[str],
+    metrics: Mapping[str, str],
+    log: Sequence[str] = (),
+) -> Drawing:
+    """Metrics against optimizer steps, a line for each run: ``metrics`` has the name of a y axis
+    and its metric, ``log`` the names of logarithmic axes."""
+    labels = list(labels)
+    panels = [
+        Panel("optimizer steps", y, curves_of(results, labels, metric), log_y=y in log)
+        for y, metric in metrics.items()
+    ]
+    return plots.curves(name, caption, panels)
+
+
+def texts(results: Results, labels: Iterable[str], count: int) -> Text:
+    """The first samples of the first run of each label."""
+    return Text(
+        [
+            (linked(label, [results[label][0].run_id]), sample["prefix"], sample["text"])
+            for label in labels
+            for sample in results[label][0].result()["samples"][:count]
+        ]
+    )
+
+
+def param(records: Sequence[Record], key: str, form: str = ",.0f") -> Markup:
+    """A param or metric of the first of repeated runs, linked to them."""
+    return number(records[0].value(key), [record.run_id for record in records], form)

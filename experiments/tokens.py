@@ -1,119 +1,81 @@
-"""Question 1 of the lab: why split text into tokens? The same text as words, pieces, characters."""
+"""Question 1 of the lab: why split text into tokens? The same text, in lower case, as words,
+subwords and characters."""
 
 from __future__ import annotations
 
-from experiments.cells import SEEDS
-from experiments.study import Job, Results, Study
-from unroll.report.figures import named, new, style
-from unroll.report.page import Drawing, Section, Table, number, sentence, shown
-from unroll.report.runs import Record, measured
+from experiments import cells, study
+from experiments.study import Column, Question, Results, Study
+from unroll.report import plots
+from unroll.report.page import Answer, number, sentence
+from unroll.report.verdict import verdict
 
+LOWER = "data.tokenizer.lower=true"
 TOKENS = {
-    "word": (),
-    "subword": ("data/tokenizer=subword", "data.tokenizer.size=2000"),
-    "character": ("data/tokenizer=character",),
+    "word": "",
+    "subword": f"data/tokenizer=subword data.tokenizer.size=2000 {LOWER}",
+    "character": f"data/tokenizer=character {LOWER}",
 }
-BITS = "test/bits_per_character"
+BITS, COUNT, UNKNOWN = "test/bits_per_character", "test/tokens", "test/unknown_rate"
 
 
-def draw(results: Results) -> list[Section]:
-    bits = {name: measured(results[name], BITS) for name in TOKENS}
-    ranked = sorted(TOKENS, key=lambda name: bits[name].mean)
-    word, character = results["word"][0], results["character"][0]
-    answer = [
-        sentence(
-            "A model predicts one symbol at a time out of a list it knows, so text has to be cut "
-            "into symbols, and the cut is a bargain. Words give a list of {} and leave {}% of the "
-            "test words unknown; characters give a list of {}, leave {}% unknown, and make the "
-            "same text {} times as many steps long.",
-            _param(word, "data.vocabulary_size"),
-            _unknown(word),
-            _param(character, "data.vocabulary_size"),
-            _unknown(character),
-            number(_tokens(character) / _tokens(word), [character.run_id, word.run_id]),
-        ),
-        sentence(
-            "Bits per character compare what perplexities cannot, for those count different "
-            "symbols: {} with {}, {} with {}, {} with {}. The word model is let off the letters "
-            "of every unknown word, which is most of its lead.",
-            *(part for name in ranked for part in (name, shown(bits[name], ".2f"))),
-        ),
-    ]
-    return [
-        Section(
-            "tokens",
-            "Why tokens?",
-            "Why split text into tokens?",
-            answer,
-            [_bars(results), _table(results)],
-            lab=1,
-        )
-    ]
-
-
-def _tokens(record: Record) -> float:
-    return record.metric("test/tokens")
-
-
-def _param(record: Record, key: str) -> object:
-    return number(float(record.params[key]), [record.run_id], ",.0f")
-
-
-def _unknown(record: Record) -> object:
-    return number(100 * record.metric("test/unknown_rate"), [record.run_id])
-
-
-def _bars(results: Results) -> Drawing:
-    figure, axes = new(height=2.6)
-    for position, name in enumerate(TOKENS):
-        measure = measured(results[name], BITS)
-        colour = style(position)["color"]
-        axes.barh(position, measure.mean, xerr=measure.spread, color=colour, height=0.6, capsize=3)
-        axes.text(measure.mean + measure.spread, position, f"  {measure.mean:.2f}", va="center")
-    axes.set_yticks(range(len(TOKENS)), list(TOKENS))
-    named(axes, "bits per character on the test text (lower is better)", "token")
-    axes.margins(x=0.12)
-    return Drawing("tokens_bits", "Bits per character; lines: spread over seeds.", figure)
-
-
-def _table(results: Results) -> Table:
-    rows = []
-    for name in TOKENS:
-        records = results[name]
-        rows.append(
-            [
-                name,
-                _param(records[0], "data.vocabulary_size"),
-                number(_tokens(records[0]), [records[0].run_id], ",.0f"),
-                _unknown(records[0]),
-                shown(measured(records, "test/perplexity")),
-                shown(measured(records, BITS), ".3f"),
-                _param(records[0], "model.parameters"),
-            ]
-        )
-    head = [
-        "token",
-        "vocabulary",
-        "test tokens",
-        "unknown (%)",
-        "test perplexity",
-        "bits a character",
-        "parameters",
-    ]
-    return Table(
-        head,
-        rows,
-        f"An LSTM of 128 units, four epochs each, {len(SEEDS)} seeds. The perplexities "
-        "are not comparable with each other.",
+def answer(results: Results) -> Answer:
+    bits = study.measures(results, TOKENS, BITS)
+    word, character = results["word"], results["character"]
+    steps = character[0].value(COUNT) / word[0].value(COUNT)
+    return Answer(
+        [
+            sentence(
+                "A model predicts one symbol at a time out of a list, so text has to be cut into "
+                "symbols. Words give a list of {} entries and {}% unknown words in the test text; "
+                "characters give a list of {} entries, {}% unknown, and a sequence {} times as "
+                "long.",
+                study.param(word, "data.vocabulary_size"),
+                number(100 * word[0].value(UNKNOWN), [word[0].run_id]),
+                study.param(character, "data.vocabulary_size"),
+                number(100 * character[0].value(UNKNOWN), [character[0].run_id]),
+                number(steps, [word[0].run_id, character[0].run_id]),
+            ),
+            sentence(
+                "Perplexities count different symbols here and must not be compared; bits per "
+                "character may be: {}.",
+                study.joined(
+                    verdict((a, b), bits[a], bits[b], form=".2f")
+                    for a, b in (("word", "subword"), ("subword", "character"))
+                ),
+            ),
+            sentence(
+                "One advantage remains to a model with unknown tokens: it predicts only that a "
+                "token is unknown, never its letters. The table gives the share of unknown tokens."
+            ),
+        ],
+        [
+            plots.bars(
+                "tokens_bits",
+                "Bits per character: a bar at the mean, a mark for each seed.",
+                "token",
+                {"bits per character on the test text": bits},
+            ),
+            study.table(
+                "token",
+                results,
+                TOKENS,
+                [
+                    Column("vocabulary", "data.vocabulary_size", ",.0f"),
+                    Column("test tokens", COUNT, ",.0f"),
+                    Column("unknown (%)", UNKNOWN, scale=100),
+                    study.PERPLEXITY,
+                    Column("bits per character", BITS, ".3f"),
+                    study.PARAMETERS,
+                ],
+                "An LSTM of 128 units, four epochs. The perplexities "
+                "are not comparable with each other.",
+            ),
+        ],
     )
 
 
 STUDY = Study(
     "tokens",
-    tuple(
-        Job(name, ("experiment=study", "model=lstm", *words, f"seed={seed}"))
-        for name, words in TOKENS.items()
-        for seed in SEEDS
-    ),
-    draw,
+    study.grid(f"{cells.BASE} model=lstm", TOKENS),
+    (Question("tokens", "Why tokens?", "Why split text into tokens?", answer, lab=1),),
 )

@@ -3,64 +3,26 @@ what the seed documents count by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from experiments.study import Job, Results, Study
-from unroll.report.figures import named, new, style
-from unroll.report.page import Drawing, Published, Section, Table, linked, number, sentence
+from markupsafe import Markup
+
+from experiments import speed
+from experiments.study import Job, Question, Results, Study
+from unroll.report import plots
+from unroll.report.figures import named, new
+from unroll.report.page import Answer, Drawing, Published, Table, linked, number, sentence
+from unroll.report.plots import Panel
 from unroll.report.runs import Record
 
 LABEL = "describe"
-BY_HAND = "a small RNN"
+BY_HAND = {"single": ("one bias vector per layer", "40"), "double": ("two, as PyTorch", "46")}
+"""Parameters of a small RNN by ``model.bias``, as document 001 counts them."""
+QUESTION = "What does the text look like, and how much of it does the lab's task use?"
 
-
-def draw(results: Results) -> list[Section]:
-    (record,), (small,) = results[LABEL], results[BY_HAND]
-    section = _section(record, "zipf", "The text")
-    section.published = _by_hand(small)
-    if record.params["data.name"] == "lee_news":
-        section.published += _counted(record, "Lee news", "000", LEE_NEWS)
-    return [section]
-
-
-def draw_ag_news(results: Results) -> list[Section]:
-    (record,) = results[LABEL]
-    section = _section(record, "ag_news", "AG News, the lab's text")
-    section.published = _counted(record, "AG News", "000", AG_NEWS)
-    for cell, figure in LAB_SPEED.items():
-        (run,) = results[cell]
-        section.published.append(
-            Published(
-                f"AG News, the lab's {cell.upper()}: targets learnt a second",
-                "000",
-                f"{figure}",
-                number(run.metric("tokens_per_second"), [run.run_id], ".0f"),
-                "published: two cores; ours: one thread, in a study",
-            )
-        )
-    return [section]
-
-
-def draw_time_machine(results: Results) -> list[Section]:
-    (record,) = results[LABEL]
-    section = _section(record, "time_machine_words", "The words of The Time Machine")
-    found = {
-        item["token"]: item["count"] for item in record.result()["splits"]["train"]["most_frequent"]
-    }
-    section.published = [
-        Published(
-            f"The Time Machine: how often “{word}” stands",
-            "003",
-            f"{count:,}",
-            number(found.get(word, float("nan")), [record.run_id], ",.0f"),
-        )
-        for word, count in TEN_WORDS.items()
-    ]
-    return [section]
-
-
-Counted = dict[str, tuple[str, str]]
-"""What is counted, by where the run keeps it: a split's key, and the published figure."""
+Counted = Mapping[str, tuple[str, str]]
+"""What is counted: a metric of the run, and the published figure."""
 
 LEE_NEWS: Counted = {
     "training articles": ("train/documents", "300"),
@@ -90,150 +52,168 @@ TEN_WORDS = {
 }
 
 
+def answer(results: Results) -> Answer:
+    (record,) = results[LABEL]
+    made = _described(record, "zipf")
+    for bias, (what, figure) in BY_HAND.items():
+        (small,) = results[f"bias {bias}"]
+        ours = number(_small_parameters(small), [small.run_id], ".0f")
+        made.published.append(Published(f"parameters of a small RNN, {what}", "001", figure, ours))
+    if record.params["data.name"] == "lee_news":
+        made.published += _counted(record, "Lee news", "000", LEE_NEWS)
+    return made
+
+
+def answer_ag_news(results: Results) -> Answer:
+    (record,) = results[LABEL]
+    made = _described(record, "ag_news")
+    made.published = _counted(record, "AG News", "000", AG_NEWS)
+    made.published += [
+        Published(
+            f"AG News, the lab's {cell.upper()}: targets learned a second",
+            "000",
+            f"{figure}",
+            speed.pace(results[cell]),
+            "published: two cores; ours: one thread, alone",
+        )
+        for cell, figure in LAB_SPEED.items()
+    ]
+    return made
+
+
+def answer_time_machine(results: Results) -> Answer:
+    (record,) = results[LABEL]
+    made = _described(record, "time_machine_words")
+    found = {
+        item["token"]: item["count"] for item in record.result()["splits"]["train"]["most_frequent"]
+    }
+    made.published = [
+        Published(
+            f"The Time Machine: occurrences of “{word}”",
+            "003",
+            f"{count:,}",
+            number(found.get(word, float("nan")), [record.run_id], ",.0f"),
+        )
+        for word, count in TEN_WORDS.items()
+    ]
+    return made
+
+
 def _counted(record: Record, text: str, source: str, counted: Counted) -> list[Published]:
     return [
         Published(
-            f"{text}: {what}",
-            source,
-            figure,
-            number(record.metric(key), [record.run_id], ",.0f"),
+            f"{text}: {what}", source, figure, number(record.value(key), [record.run_id], ",.0f")
         )
         for what, (key, figure) in counted.items()
     ]
 
 
-def _by_hand(record: Record) -> list[Published]:
-    """Two RNN layers of 3 units over 1 input with 1 output, counted by hand to 40 parameters.
+def _small_parameters(record: Record) -> float:
+    """Parameters of two RNN layers of 3 units over 1 input with 1 output.
 
-    The run has the same two layers; its softmax has as many outputs as the vocabulary has tokens,
-    each of which costs what the one output costs.
+    The run has the same two layers; its softmax has an output for each token of the vocabulary,
+    and each output has as many parameters as the one output counted by hand.
     """
-    layers = record.result()["model"]["layers"]
+    result = record.result()
+    layers = result["model"]["layers"]
     recurrent = [layer for layer in layers if layer["layer"].startswith("rnn")]
-    output = layers[-1]["parameters"] / record.result()["vocabulary_size"]
-    both = sum(layer["parameters"] for layer in recurrent) + output
-    second = sum(layer["shapes"]["bias_hh"][0] for layer in recurrent)
-    return [
-        Published(
-            f"parameters of a small RNN, {what}",
-            "001",
-            figure,
-            number(ours, [record.run_id], ".0f"),
-        )
-        for what, figure, ours in (
-            ("one bias vector a layer", "40", both - second),
-            ("two, as PyTorch keeps them", "46", both),
-        )
-    ]
+    output = layers[-1]["parameters"] / result["vocabulary_size"]
+    return float(sum(layer["parameters"] for layer in recurrent) + output)
 
 
-def _section(record: Record, name: str, title: str) -> Section:
+def _described(record: Record, name: str) -> Answer:
     result = record.result()
     train = result["splits"]["train"]
-    return Section(
-        name,
-        title,
-        "What does the text look like, and how much of it does the lab's task use?",
+    named_splits = {"training": "train", "test": "test"}
+    return Answer(
         [
-            *_what_it_looks_like(record, result, train),
-            *(_what_the_lab_uses(record, *split) for split in _named(result["splits"])),
+            *_shape(record, result, train),
+            *(
+                _used_by_the_lab(record, said, result["splits"][split])
+                for said, split in named_splits.items()
+                if split in result["splits"]
+            ),
         ],
-        [
-            _frequencies(name, result["zipf"]),
-            _lengths(name, train),
-            _most_frequent(record, train),
-        ],
+        [_frequencies(name, result["zipf"]), _lengths(name, train), _most_frequent(record, train)],
     )
 
 
-def _named(splits: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The splits to speak of, as a sentence names them."""
-    names = {"train": "training", "test": "test"}
-    return [(name, splits[split]) for split, name in names.items() if split in splits]
+class Numbers:
+    """Numbers of one run, written in the forms of this section."""
+
+    def __init__(self, record: Record) -> None:
+        self.runs = [record.run_id]
+
+    def count(self, value: float) -> Markup:
+        return number(value, self.runs, ",.0f")
+
+    def share(self, value: float, form: str = ".2%") -> Markup:
+        return number(value, self.runs, form)
 
 
-def _what_it_looks_like(record: Record, result: dict[str, Any], train: dict[str, Any]) -> list[Any]:
-    def count(value: float) -> object:
-        return number(value, [record.run_id], ",.0f")
-
-    def exponent(name: str) -> object:
-        return number(record.metric(f"zipf/{name}"), [record.run_id], ".2f")
-
+def _shape(record: Record, result: dict[str, Any], train: dict[str, Any]) -> list[Markup]:
+    of, lengths, trigrams = Numbers(record), train["lengths"], result["zipf"]["trigrams"]
     ten = sum(item["count"] for item in train["most_frequent"]) / train["tokens"]
-    trigrams = result["zipf"]["trigrams"]
-    once = trigrams["once"] / trigrams["distinct"]
-    lengths = train["lengths"]
     return [
         sentence(
-            "{} training documents hold {} tokens of {} kinds. Half of the documents are between "
-            "{} and {} tokens long; the shortest has {}, the longest {}, and the mean is {}.",
-            count(train["documents"]),
-            count(train["tokens"]),
-            count(train["types"]),
-            count(lengths["lower_quartile"]),
-            count(lengths["upper_quartile"]),
-            count(lengths["minimum"]),
-            count(lengths["maximum"]),
-            count(lengths["mean"]),
+            "{} training documents have {} tokens of {} kinds. Half of the documents have between "
+            "{} and {} tokens; the minimum is {}, the maximum {}, the mean {}.",
+            *map(of.count, (train["documents"], train["tokens"], train["types"])),
+            *(
+                of.count(lengths[key])
+                for key in ("lower_quartile", "upper_quartile", "minimum", "maximum", "mean")
+            ),
         ),
         sentence(
-            "Few kinds do most of the work: the ten most frequent make up {} of the text. How "
-            "often a token occurs falls as a power of its rank, with exponent {}; for bigrams it "
-            "is {}, for trigrams {}. {} of the distinct trigrams occur a single time, which is "
-            "what counting models have to smooth away.",
-            number(ten, [record.run_id], ".0%"),
-            exponent("unigrams"),
-            exponent("bigrams"),
-            exponent("trigrams"),
-            number(once, [record.run_id], ".0%"),
+            "The ten most frequent kinds make up {} of the text. Fitted as a power of the rank, "
+            "the frequency of a token has the exponent {}, that of bigrams {}, of trigrams {} "
+            "(negative). {} of the distinct trigrams occur once, which is what counting models "
+            "have to smooth.",
+            of.share(ten, ".0%"),
+            *(
+                number(record.value(f"zipf/{grams}"), of.runs, ".2f")
+                for grams in ("unigrams", "bigrams", "trigrams")
+            ),
+            of.share(trigrams["once"] / trigrams["distinct"], ".0%"),
         ),
     ]
 
 
-def _what_the_lab_uses(record: Record, split: str, figures: dict[str, Any]) -> object:
-    def count(value: float) -> object:
-        return number(value, [record.run_id], ",.0f")
-
-    def share(value: float) -> object:
-        return number(value, [record.run_id], ".2%")
-
+def _used_by_the_lab(record: Record, split: str, figures: dict[str, Any]) -> Markup:
+    of = Numbers(record)
     return sentence(
-        "In the {} split {} of {} documents ({}) are longer than {} tokens, and the lab's task, "
-        "which reads {} and predicts the next one, finds {} windows in them: {} of the tokens are "
-        "ever predicted. {} of the tokens are unknown.",
+        "In the {} split {} of {} documents ({}) have over {} tokens. The lab's task, which reads "
+        "{} and predicts the next one, finds {} windows in them, so {} of the tokens are ever "
+        "predicted. {} of the tokens are unknown.",
         split,
-        count(figures["longer_documents"]),
-        count(figures["documents"]),
-        share(figures["longer_rate"]),
+        of.count(figures["longer_documents"]),
+        of.count(figures["documents"]),
+        of.share(figures["longer_rate"]),
         figures["window"],
         figures["window"],
-        count(figures["windows"]),
-        share(figures["target_rate"]),
-        share(figures["unknown_rate"]),
+        of.count(figures["windows"]),
+        of.share(figures["target_rate"]),
+        of.share(figures["unknown_rate"]),
     )
 
 
 def _frequencies(name: str, laws: dict[str, Any]) -> Drawing:
-    figure, axes = new()
-    for position, (grams, law) in enumerate(laws.items()):
-        fit, looks = law["fit"], style(position)
-        label = grams
+    lines = {}
+    for grams, law in laws.items():
+        fit, label = law["fit"], grams
         if fit["exponent"] is not None:
-            ends = (fit["first_rank"], fit["last_rank"])
-            line = [fit["scale"] * rank ** -fit["exponent"] for rank in ends]
-            axes.plot(ends, line, color="black", linewidth=0.8, zorder=3)
             label += f", exponent {fit['exponent']:.2f}"
-        axes.plot(*zip(*law["points"], strict=True), label=label, **looks | {"markersize": 3})
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    named(axes, "rank", "occurrences")
-    axes.legend(loc="upper right")
-    return Drawing(
+            ends = [fit["first_rank"], fit["last_rank"]]
+            fitted = [(rank, fit["scale"] * rank ** -fit["exponent"]) for rank in ends]
+            lines[label] = [law["points"], fitted]
+        else:
+            lines[label] = [law["points"]]
+    return plots.curves(
         f"{name}_frequencies",
         "Occurrences of unigrams, bigrams and trigrams of the training split against their rank, "
-        "both axes logarithmic. The thin black lines are fitted over the ranks that they span: "
-        "from the tenth to the last that occurs five times.",
-        figure,
+        "both axes logarithmic. The straight lines are fitted from rank 10 to the last rank with "
+        "five occurrences.",
+        [Panel("rank", "occurrences", lines, log_x=True, log_y=True)],
     )
 
 
@@ -255,13 +235,14 @@ def _lengths(name: str, train: dict[str, Any]) -> Drawing:
 
 
 def _most_frequent(record: Record, train: dict[str, Any]) -> Table:
+    runs = [record.run_id]
     rows = [
         [
             rank,
-            linked(item["token"], [record.run_id]),
-            number(item["id"], [record.run_id], "d"),
-            number(item["count"], [record.run_id], ",d"),
-            number(item["count"] / train["tokens"], [record.run_id], ".1%"),
+            linked(item["token"], runs),
+            number(item["id"], runs, "d"),
+            number(item["count"], runs, ",d"),
+            number(item["count"] / train["tokens"], runs, ".1%"),
         ]
         for rank, item in enumerate(train["most_frequent"], start=1)
     ]
@@ -269,44 +250,42 @@ def _most_frequent(record: Record, train: dict[str, Any]) -> Table:
     return Table(head, rows, "The ten most frequent tokens of the training split.")
 
 
-COUNTED = ("task=describe", "data.vocabulary.min_frequency=1", "data.valid_fraction=0")
+COUNTED = "task=describe data.vocabulary.min_frequency=1 data.valid_fraction=0"
+SMALL_RNN = (
+    "task=describe model=rnn model.embedding_size=1 model.hidden_size=3 model.layers=2 "
+    "data.valid_fraction=0"
+)
 STUDY = Study(
     "zipf",
     (
-        Job(LABEL, COUNTED),
-        Job(
-            BY_HAND,
-            (
-                "task=describe",
-                "model=rnn",
-                "model.embedding_size=1",
-                "model.hidden_size=3",
-                "model.layers=2",
-                "data.valid_fraction=0",
-            ),
-        ),
+        Job(LABEL, tuple(COUNTED.split())),
+        *(Job(f"bias {bias}", (*SMALL_RNN.split(), f"model.bias={bias}")) for bias in BY_HAND),
     ),
-    draw,
+    (Question("zipf", "The text", QUESTION, answer),),
 )
 AG_NEWS_STUDY = Study(
     "ag_news",
     (
-        Job(LABEL, ("data=ag_news", *COUNTED)),
+        Job(LABEL, ("data=ag_news", *COUNTED.split())),
         *(
             Job(
                 cell,
-                (f"experiment=lab/{cell}", "training.max_steps=4", "evaluation.protocol=last"),
+                (f"experiment=lab/{cell}", "training.max_steps=20", "evaluation.protocol=last"),
                 alone=True,
             )
             for cell in LAB_SPEED
         ),
     ),
-    draw_ag_news,
+    (Question("ag_news", "AG News, the lab's text", QUESTION, answer_ag_news),),
     corpus="ag_news",
 )
 TIME_MACHINE_STUDY = Study(
     "time_machine_words",
-    (Job(LABEL, ("data=time_machine", "data/tokenizer=word", *COUNTED)),),
-    draw_time_machine,
+    (Job(LABEL, ("data=time_machine", "data/tokenizer=word", *COUNTED.split())),),
+    (
+        Question(
+            "time_machine_words", "The words of The Time Machine", QUESTION, answer_time_machine
+        ),
+    ),
     corpus="time_machine",
 )

@@ -50,7 +50,7 @@ def test_names_of_a_group_are_sorted_and_of_that_group_alone(own_registry):
     assert names("no such group") == []
 
 
-def test_every_registered_name_stands_for_something_that_can_be_imported():
+def test_every_registered_name_builds_something_that_can_be_imported():
     import unroll.config  # noqa: F401  registers all there is
 
     assert registry._targets
@@ -115,6 +115,39 @@ def test_restoring_refuses_a_key_of_a_nested_config(composed):
     values["vocabulary"]["min_freq"] = 2
     with pytest.raises(Refused, match=r"min_freq.*min_frequency"):
         restore("data", values)
+
+
+def test_restoring_refuses_values_that_lack_a_key_without_a_default(composed):
+    values = asdict(composed("model=lstm").model)
+    del values["hidden_size"]
+    with pytest.raises(Refused, match=r"model.hidden_size is missing: add model.hidden_size="):
+        restore("model", values)
+
+
+def test_restoring_gives_a_missing_key_the_default_of_its_field(own_registry):
+    @dataclass(frozen=True)
+    class TeapotConfig:
+        name: str
+        colour: str = "brown"
+
+    register("teapot", "plain", builds=f"{__name__}:Kettle")(TeapotConfig)
+    assert restore("teapot", {"name": "plain"}) == TeapotConfig("plain", "brown")
+
+
+def test_the_keys_that_take_any_text_are_those_that_a_config_names(own_registry, monkeypatch):
+    monkeypatch.setattr(registry, "free_text", set())
+
+    @dataclass(frozen=True)
+    class LabelConfig:
+        name: str
+        text: str
+        size: int
+
+        free_text = ("text",)
+
+    register("shop/label", "plain", builds=f"{__name__}:Kettle")(LabelConfig)
+    assert registry.free_text == {"shop.label.text"}
+    assert registry.schema("shop/label", "plain") is LabelConfig
 
 
 def test_restoring_checks_the_ranges_again(composed):

@@ -1,12 +1,14 @@
-"""The whole config: its schema, how it is composed, how it is fingerprinted.
+"""The whole config: its schema, how it is composed, its fingerprint.
 
 Importing this module registers every config of the library, and imports neither torch nor
-datasets nor mlflow: that is why configs stand in the ``config.py`` of their room, beside the
-classes that they build and not in the same file.
+datasets nor mlflow. That is why a config is in the ``config.py`` of its package, and not in the
+file of the class that it builds.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
@@ -16,36 +18,43 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-import unroll
 from unroll.data.config import CorpusConfig
-from unroll.errors import Refused, require, require_one_of
+from unroll.errors import Refused, require, require_one_of, unknown
 from unroll.evaluation.config import EvaluationConfig
+from unroll.folders import CHECKOUT as CHECKOUT
+from unroll.folders import CONF as CONF
+from unroll.folders import HOME, PACKAGE
 from unroll.generation.config import SamplingConfig
-from unroll.models.config import ModelConfig, RecurrentConfig
-from unroll.registry import register_schema, restore
+from unroll.models.config import ModelConfig, RecurrentConfig, require_one_direction
+from unroll.registry import names, register_schema, restore, schema
 from unroll.tasks.config import TaskConfig
 from unroll.tracking.config import TrackingConfig
 from unroll.training.config import OptimizerConfig, TrainingConfig
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-CONF = CHECKOUT / "conf" if (CHECKOUT / "conf").is_dir() else Path(__file__).parent / "conf"
-HOME = CHECKOUT if (CHECKOUT / "conf").is_dir() else Path.cwd()
-"""Where runs, outputs and caches go: the checkout, or where there is none the working folder."""
-
-NEED_A_RUN = ("sample", "evaluate", "deploy")
-"""Tasks that read the run named by ``run=``."""
+NOT_IN_RESULTS = (
+    "report",
+    "tracking",
+    "app",
+    "errors",
+    "folders",
+    "overrides",
+    "run_directory",
+    "terminal",
+    "usage",
+)
+"""Packages and modules of ``unroll`` that no figure of a training depends on."""
 
 OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
-# words of a symbol and its gap (data=recall, which itself refuses a gap below 0)
+# words of a symbol and its gap (data=recall, whose config refuses a gap below 0)
 OmegaConf.register_new_resolver("through", lambda gap: max(gap, 0) + 1, replace=True)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run is told."""
+    """Everything that a user can set for a run."""
 
     task: TaskConfig
-    training: TrainingConfig  # first of those that others refer to, so that it is named if wrong
+    training: TrainingConfig  # before those that refer to it, so that an error names its key
     data: CorpusConfig
     model: ModelConfig
     optimizer: OptimizerConfig
@@ -53,30 +62,39 @@ class Config:
     sampling: SamplingConfig
     tracking: TrackingConfig
     seed: int
-    """Seed of initialisation, dropout and the order of batches."""
+    """Seed of initialization, dropout and the order of batches."""
+    precision: str
+    """Number format of the products of a model: float32."""
     device: str
     """auto, cpu, cuda or mps."""
     threads: int | None
-    """Threads of one process; null: all cores, shared among parallel jobs."""
+    """Threads of one process; null: all cores, shared by parallel jobs."""
     run: str | None
-    """The trained run that sample, evaluate and deploy read."""
+    """The trained run that the task reads, where it reads one."""
     rerun: bool
     """In multiruns and studies, run again what has finished before."""
 
+    free_text = ("run",)
+
     def __post_init__(self) -> None:
         require_one_of("device", self.device, ("auto", "cpu", "cuda", "mps"))
-        require(self.threads is None or self.threads >= 1, f"threads={self.threads}: at least 1")
-        require(0 <= self.seed < 2**63, f"seed={self.seed}: from 0 up to 2^63 - 1")
-        wanted = self.task.name in NEED_A_RUN
+        require_one_of("precision", self.precision, ("float32",))
+        require(
+            self.threads is None or self.threads >= 1,
+            f"threads={self.threads}: must be at least 1 (or null for all cores)",
+        )
+        require(0 <= self.seed < 2**63, f"seed={self.seed}: must be from 0 to 2^63 - 1")
+        wanted = self.task.reads_run
         require(
             not wanted or self.run,
             f"task={self.task.name} needs a trained run: add run=latest, or a run id, a run name, "
-            "or a checkpoint's path",
+            "or the path of a checkpoint",
         )
+        readers = [name for name in names("task") if schema("task", name).reads_run]
         require(
             wanted or self.run is None,
-            f"run={self.run} has no meaning for task={self.task.name}: it is what "
-            f"{', '.join(NEED_A_RUN)} read",
+            f"run={self.run} has no meaning for task={self.task.name}; only these tasks read a "
+            f"run: {', '.join(readers)}",
         )
         require(
             isinstance(self.model, RecurrentConfig) or self.evaluation.gradient_steps is None,
@@ -84,29 +102,13 @@ class Config:
             "gradient: leave it out",
         )
         if not wanted and isinstance(self.model, RecurrentConfig):
-            require(
-                not self.model.bidirectional or self.data.batching.name == "windows",
-                f"model.bidirectional=true with data/batching={self.data.batching.name} would "
-                "read the words it is to predict: take data/batching=windows, or "
-                "model.bidirectional=false",
-            )
-            require(
-                not self.model.bidirectional or self.evaluation.protocol in ("window", "handout"),
-                "model.bidirectional=true cannot be scored with evaluation.protocol="
-                f"{self.evaluation.protocol}, which would show it the words it is to predict: "
-                "take evaluation.protocol=window",
-            )
-            require(
-                not self.model.bidirectional or self.evaluation.gradient_steps is None,
-                "evaluation.gradient_steps needs a model that reads in one direction: set "
-                "model.bidirectional=false, or evaluation.gradient_steps=null",
-            )
-            require(
-                not self.model.bidirectional or self.training.truncation.name == "full",
-                f"training.truncation={self.training.truncation.name} cuts a sequence into pieces "
-                "that are read one after the other, which model.bidirectional=true cannot: take "
-                "training.truncation=full, or model.bidirectional=false",
-            )
+            for key, value in {
+                "data/batching": self.data.batching.name,
+                "evaluation.protocol": self.evaluation.protocol,
+                "evaluation.gradient_steps": self.evaluation.gradient_steps,
+                "training/truncation": self.training.truncation.name,
+            }.items():
+                require_one_direction(self.model.bidirectional, key, value)
 
 
 register_schema("", "root", Config)
@@ -116,9 +118,12 @@ def typed(composed: DictConfig) -> Config:
     """The composed config as frozen dataclasses, every value checked.
 
     Raises:
-        Refused: a value is missing, of the wrong type, or out of its range.
+        Refused: a key is unknown, or a value is missing, of the wrong type, or out of its range.
     """
-    node = OmegaConf.masked_copy(composed, [item.name for item in fields(Config)])
+    known = [item.name for item in fields(Config)]
+    for given in map(str, composed):
+        require(given in known, unknown("key", given, known))
+    node = OmegaConf.masked_copy(composed, known)
     try:
         values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -155,12 +160,39 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def fingerprint(config: Config, corpus_fingerprint: str) -> str:
-    """A hash of everything that decides a training's figures: the config less where things are
-    kept, and the corpus by its content in place of its path."""
+    """A hash of everything that decides the figures of a training: the config without the places
+    where files are kept, the content of the corpus in place of its path, and the source code."""
     values = flat(config)
     places = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.cache")
     kept = {key: value for key, value in values.items() if not key.startswith(places)}
     kept.pop("rerun")
-    recipe = [unroll.__version__, corpus_fingerprint, kept]
+    recipe = [source_fingerprint(), corpus_fingerprint, kept]
     text = json.dumps(recipe, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@functools.cache
+def source_fingerprint(package: Path = PACKAGE) -> str:
+    """A hash of the source code that decides results: every module of the package except
+    ``NOT_IN_RESULTS``. Comments, docstrings and layout do not count, because the syntax tree is
+    hashed. It is read once for each process."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(package.rglob("*.py")):
+        module = path.relative_to(package).with_suffix("").parts
+        if module[0] in NOT_IN_RESULTS or module in (("__init__",), ("__main__",)):
+            continue
+        tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                node.body = [line for line in node.body if not _is_docstring(line)]
+        digest.update(f"{'.'.join(module)} {ast.dump(tree)}\n".encode())
+    return digest.hexdigest()
+
+
+def _is_docstring(line: ast.stmt) -> bool:
+    """Whether a statement is nothing but a text: the docstring of what it is in or follows."""
+    return (
+        isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+        and isinstance(line.value.value, str)
+    )

@@ -1,14 +1,42 @@
-"""Errors that a user can fix, each in one line."""
+"""Errors that a user can fix, each in one line.
+
+The errors of Hydra, OmegaConf and the operating system are translated here. Importing this
+module costs no more than importing Hydra, which the registry needs too.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from unroll.folders import groups, options
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+"""Exit codes: a request that cannot be met, a run that failed, Ctrl-C."""
+LONGEST = 480
+"""Characters of an error line, so that the name of the program before it fits into 500."""
+
+TYPES = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
+_WRONG_TYPE = re.compile(r"Value '(.*)' of type .* could not be converted to (\w+)", re.DOTALL)
+_AMBIGUOUS = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'")
+_NO_GROUP = re.compile(r"Could not override '([^']*/[^']*)'")
+_NOT_BOOLEAN = re.compile(r"Value '(.*)' is not a valid bool", re.DOTALL)
 
 
 class Refused(ValueError):
-    """A request that cannot be met as it stands: one line that says what was given, what is
-    allowed and what to do. The command line prints it and exits with 2."""
+    """A request that cannot be met: one line that says what was given, what is allowed and what
+    to do. The command line prints it and exits with 2."""
 
 
 class Diverged(RuntimeError):
@@ -26,10 +54,139 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(given, known, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"unknown {kind} '{given}': {hint}known: {', '.join(known)}"
+    return f"unknown {kind} '{bounded(given, 100)}': {hint}known: {', '.join(known)}"
 
 
 def require_one_of(key: str, given: str, allowed: Iterable[str]) -> None:
     """Raise ``Refused`` unless ``given`` is one of ``allowed``."""
     allowed = list(allowed)
     require(given in allowed, unknown(key, given, allowed))
+
+
+_hints: list[tuple[str, re.Pattern[str], str]] = []
+
+
+def register_hint(group: str, pattern: str, message: str) -> None:
+    """Explain an unknown option of ``group`` that matches ``pattern`` by ``message``, in which
+    ``{option}`` stands for what was given."""
+    _hints.append((group, re.compile(pattern), message))
+
+
+def bounded(text: str, longest: int = LONGEST) -> str:
+    """``text`` as one line of at most ``longest`` characters: a longer text loses its middle,
+    and a character that cannot be printed is written as its escape."""
+    line = " ".join(text.split())
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    if len(line) <= longest:
+        return line
+    end = longest // 3
+    return f"{line[: longest - end - 5]} ... {line[-end:]}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class if it has no message."""
+    return bounded((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def explain(error: BaseException) -> tuple[str | None, int]:
+    """One line for an error that the user can fix, and the exit code; None for any other.
+
+    The causes of the error are searched too. The first entry of ``TRANSLATIONS`` that has a line
+    for one of them wins.
+    """
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for kind, translate, code in TRANSLATIONS:
+        for found in chain:
+            line = translate(found) if isinstance(found, kind) else None
+            if line is not None:
+                return bounded(line), code
+    return None, FAILED
+
+
+def _diverged(error: Diverged) -> str:
+    return f"the run failed: {error}"
+
+
+def _unknown_option(error: MissingConfigException) -> str | None:
+    if not error.missing_cfg_file:
+        return None
+    group, _, option = error.missing_cfg_file.rpartition("/")
+    for hinted, pattern, message in _hints:
+        if group == hinted and pattern.fullmatch(option):
+            return message.format(option=option)
+    listed = [name for name in error.options or () if not name.startswith("_")]
+    return unknown(group or "config", option, options(group) or listed)
+
+
+def _unknown_key(error: OmegaConfBaseException) -> str:
+    key = str(error.full_key or error.key)
+    if "/" in key:
+        return unknown("group", key, groups())
+    parent, _, last = key.rpartition(".")
+    kind = error.object_type
+    known = [item.name for item in fields(kind)] if is_dataclass(kind) else []
+    return unknown(f"key in {parent}" if parent else "key", last, known)
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    return (
+        f"cannot read '{error.override}': write key=value; a value with special characters needs "
+        "quotes, as in \"key='a=b'\""
+    )
+
+
+def _wrong_type(error: ValidationError) -> str | None:
+    key, text = error.full_key, str(error)
+    if found := _WRONG_TYPE.match(text):
+        given, kind = found.groups()
+        return f"{key}={given}: expected {TYPES.get(kind, kind)}"
+    if found := _NOT_BOOLEAN.match(text):
+        return f"{key}={found[1]}: expected true or false"
+    if "is not a ListConfig" in text:
+        return f"{key}: expected a list, as in {key}=[...]"
+    return None
+
+
+def _invalid(error: OmegaConfBaseException) -> str:
+    return (f"{error.full_key}: " if error.full_key else "") + first_line(error)
+
+
+def _cannot_write(error: OSError) -> str | None:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS):
+        return f"cannot write {error.filename or 'here'}: {error.strerror}"
+    return None
+
+
+def _too_long(error: OSError) -> str | None:
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{error.filename}: a name of so many characters is not possible; shorten it"
+    return None
+
+
+def _refused_by_hydra(error: HydraException) -> str:
+    line = first_line(error)
+    if found := _AMBIGUOUS.match(line):
+        return f"{found[1]} names several values: add -m to run each of them"
+    if found := _NO_GROUP.match(line):
+        return unknown("group", found[1], groups())
+    return line
+
+
+TRANSLATIONS: tuple[tuple[type[BaseException], Callable[..., str | None], int], ...] = (
+    (Refused, str, BAD_INPUT),
+    (Diverged, _diverged, FAILED),
+    (MissingConfigException, _unknown_option, BAD_INPUT),
+    (ConfigAttributeError, _unknown_key, BAD_INPUT),
+    (ConfigKeyError, _unknown_key, BAD_INPUT),
+    (OverrideParseException, _unreadable, BAD_INPUT),
+    (ValidationError, _wrong_type, BAD_INPUT),
+    (OmegaConfBaseException, _invalid, BAD_INPUT),
+    (HydraException, _refused_by_hydra, BAD_INPUT),
+    (OSError, _too_long, BAD_INPUT),
+    (OSError, _cannot_write, FAILED),
+)
+"""Kinds of errors, most telling first, each with its line (None: not this one) and exit code."""

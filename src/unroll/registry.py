@@ -1,16 +1,16 @@
-"""Name to class: every configurable thing is registered here, and built only through here.
+"""Name to class: every configurable class is registered here and built through here.
 
-A config is a frozen dataclass in its room's ``config.py``. Registering it does two things: it
-tells Hydra the keys and types that are allowed (so a wrong one is refused while the config is
-composed), and it remembers, as text, the class that it builds. The class is imported when it is
-built, so composing a config imports neither torch nor datasets nor mlflow.
+A config is a frozen dataclass in the ``config.py`` of its package. Registering it does two things:
+it gives Hydra the allowed keys and types, so that a wrong one is refused while the config is
+composed, and it stores the name of the class that the config builds. That class is imported only
+when it is built, so composing a config imports neither torch nor datasets nor mlflow.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, make_dataclass
+from dataclasses import MISSING, fields, is_dataclass, make_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -21,16 +21,21 @@ ConfigClass = TypeVar("ConfigClass", bound=type)
 
 _targets: dict[tuple[str, str], str] = {}
 _schemas: dict[str, type] = {}
+free_text: set[str] = set()
+"""Dotted keys whose value is any text, such as ``data.path``: those that a config class names in
+its class attribute ``free_text``."""
 
 
 def register_schema(group: str, name: str, config: type) -> None:
     """Tell Hydra the keys and types of ``schema/<group>/<name>``.
 
-    Hydra cannot compose onto a frozen dataclass: OmegaConf makes it read-only. It is given an
-    open twin with the same keys and types, and ``restore`` makes the frozen one of what was
-    composed. Nodes inside are groups or schemas of their own.
+    Hydra cannot compose onto a frozen dataclass, because OmegaConf makes it read-only. So Hydra
+    gets a copy of the class that is not frozen, and ``restore`` makes the frozen config from what
+    was composed. Configs inside are groups or schemas of their own.
     """
     _schemas[f"{group}/{name}"] = config
+    prefix = f"{group.replace('/', '.')}.".lstrip(".")
+    free_text.update(prefix + key for key in getattr(config, "free_text", ()))
     hints = get_type_hints(config)
     keys = [
         (key.name, Any if is_dataclass(hints[key.name]) else hints[key.name])
@@ -56,8 +61,18 @@ def names(group: str) -> list[str]:
     return sorted(name for known, name in _targets if known == group)
 
 
+def schema(group: str, name: str) -> Any:
+    """The config class of ``name`` in ``group``.
+
+    Raises:
+        Refused: the name is not registered.
+    """
+    require((group, name) in _targets, unknown(group, str(name), names(group)))
+    return _schemas[f"{group}/{name}"]
+
+
 def target(group: str, name: str) -> Any:
-    """The class that ``name`` names in ``group``.
+    """The class that ``name`` builds in ``group``.
 
     Raises:
         Refused: the name is not registered.
@@ -68,7 +83,7 @@ def target(group: str, name: str) -> Any:
 
 
 def build(group: str, config: Any, *arguments: Any, **keywords: Any) -> Any:
-    """Build what ``config.name`` names in ``group``: ``Class(config, *arguments, **keywords)``.
+    """Build ``config.name`` of ``group``: ``Class(config, *arguments, **keywords)``.
 
     Raises:
         Refused: the name is not registered.
@@ -77,16 +92,26 @@ def build(group: str, config: Any, *arguments: Any, **keywords: Any) -> Any:
 
 
 def restore(group: str, values: dict[str, Any]) -> Any:
-    """The frozen config of ``group`` with these values, nested configs as nested dicts.
+    """The frozen config of ``group`` with these values, nested configs as nested dicts. A key that
+    is missing takes the default of its field.
 
     Raises:
-        Refused: a value is out of its range, or a key is not one of the config's.
-        KeyError, TypeError: the values are not of a config that is registered, or lack a key.
+        Refused: a value is out of its range, a key is unknown, or a key without a default is
+            missing.
+        KeyError: no config of this group and name is registered.
     """
     config = _schemas.get(group) or _schemas[f"{group}/{values.get('name', 'default')}"]
-    known = [key.name for key in fields(config)]
+    place = group.replace("/", ".")
+    known = fields(config)
     for key in values:
-        require(key in known, unknown(f"key in {group.replace('/', '.')}", key, known))
+        allowed = [item.name for item in known]
+        require(key in allowed, unknown(f"key in {place}", str(key), allowed))
+    for item in known:
+        has_default = item.default is not MISSING or item.default_factory is not MISSING
+        require(
+            item.name in values or has_default,
+            f"{place}.{item.name} is missing: add {place}.{item.name}=...",
+        )
     return config(
         **{
             key: restore(f"{group}/{key}", value) if isinstance(value, dict) else value

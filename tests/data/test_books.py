@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unroll.app import compose
-from unroll.data.corpus import download
+from unroll.data.books import download
 from unroll.data.token_stream import encode
 from unroll.errors import Refused
 from unroll.registry import build

@@ -80,17 +80,17 @@ def test_every_window_asks_for_the_symbol_it_starts_with(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("data.gap=20", "data.batching.length=20"), r"data\.gap=20: .*batching\.length=21"),
+        (("data.gap=20", "data.batching.length=20"), r"data\.gap=20 .*batching\.length=21"),
         (("data.gap=4", "data.batching.length=9"), r"data\.batching\.length=9: .*length=5"),
         (
             ("data.gap=20", "data/batching=sequential", "data.batching.length=8"),
-            r"data\.gap=20: .*data\.gap=7",
+            r"data\.gap=20 .*data\.gap=7",
         ),
-        (("data.gap=-1",), r"data\.gap=-1: at least 0"),
-        (("data.symbols=1",), r"data\.symbols=1: at least 2"),
-        (("data.distractors=0",), r"data\.distractors=0: at least 1"),
-        (("data.documents=0",), r"data\.documents=0: at least 1"),
-        (("data/tokenizer=character",), r"take data/tokenizer=word"),
+        (("data.gap=-1",), r"data\.gap=-1 must be at least 0"),
+        (("data.symbols=1",), r"data\.symbols=1 must be at least 2"),
+        (("data.distractors=0",), r"data\.distractors=0 must be at least 1"),
+        (("data.documents=0",), r"data\.documents=0 must be at least 1"),
+        (("data/tokenizer=character",), r"use data/tokenizer=word"),
         (("data.append_eos=true",), r"data\.append_eos=false"),
     ],
 )

@@ -11,7 +11,16 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from unroll.data import text_reader
-from unroll.data.text_reader import BLOCK, Reader, content_hash, existing, expand, opened
+from unroll.data.text_reader import (
+    BLOCK,
+    Reader,
+    content_hash,
+    existing,
+    expand,
+    first_line,
+    opened,
+    shortened,
+)
 from unroll.errors import Refused
 
 TEXTS = st.text(alphabet="ab \n\r\x0b\x0c\x1c\x85\u2028\u2029\ufeff\u5206\U0001f600", max_size=30)
@@ -110,14 +119,14 @@ def test_a_bad_byte_is_named_with_its_offset_wherever_it_stands(text, block, enc
     before = text.encode(encoding)
     with pytest.raises(Refused) as refused:
         read(before + b"\xff\n", "line", encoding, block)
-    assert f"t.txt: the byte at offset {len(before)} is not {encoding}" in str(refused.value)
+    assert f"t.txt: the byte at offset {len(before)} is not valid {encoding}" in str(refused.value)
 
 
 @settings(max_examples=60, deadline=None)
 @given(TEXTS, st.integers(1, 7), st.integers(1, 3))
 def test_a_character_cut_off_at_the_end_is_named_with_its_offset(text, block, kept):
     before = text.encode()
-    with pytest.raises(Refused, match=f"the byte at offset {len(before)} is not utf-8"):
+    with pytest.raises(Refused, match=f"the byte at offset {len(before)} is not valid utf-8"):
         read(before + "\U0001f600".encode()[:kept], block=block)
 
 
@@ -125,7 +134,7 @@ def test_a_character_cut_off_at_the_end_is_named_with_its_offset(text, block, ke
 @given(TEXTS, st.integers(1, 7))
 def test_an_odd_byte_of_utf16_is_refused(text, block):
     assume(text)
-    with pytest.raises(Refused, match="is not utf-16"):
+    with pytest.raises(Refused, match="is not valid utf-16"):
         read(text.encode("utf-16") + b"x", encoding="utf-16", block=block)
 
 
@@ -160,3 +169,21 @@ def test_a_content_hash_is_of_the_bytes_and_not_of_the_name(tmp_path):
         (tmp_path / name).write_bytes(content)
     first, second, other = (content_hash(tmp_path / name) for name in "abc")
     assert first == second != other
+
+
+# What an error may quote
+
+
+@given(st.text(max_size=600))
+def test_quoted_text_is_one_printable_line_of_at_most_200_characters(text):
+    found = shortened(text)
+    assert len(found) <= 200
+    assert found.isprintable()
+    if text.isprintable() and len(text) <= 200:
+        assert found == " ".join(text.split())
+
+
+def test_the_first_line_of_an_error_is_bounded_and_never_empty():
+    assert first_line(ValueError("wrong\nin detail")) == "wrong"
+    assert first_line(ValueError("")) == "ValueError"
+    assert len(first_line(ValueError("x" * 10_000))) == 200

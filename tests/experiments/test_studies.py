@@ -1,17 +1,20 @@
-"""The studies ask for configs that exist, and draw themselves from the store alone."""
+"""The studies ask for configs that exist, reuse what is there, and fail one by one."""
 
-import json
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from experiments.study import Job, Study, run
+from experiments.running import Session, failed_sections, sections
+from experiments.study import CELLS, Job, Question, Study, grid, varied_keys
 
-from experiments import cells, forecast, memory, reproduce
+from experiments import cells, forecast, reproduce
 from unroll.app import compose
 from unroll.errors import Refused
 from unroll.report import page
+from unroll.report.page import Answer
 
 SMALL = (
     "data.limit=30",
@@ -22,6 +25,27 @@ SMALL = (
 )
 
 
+def nothing(results: object) -> Answer:
+    return Answer([], [])
+
+
+def small_study(name: str, cell: str = "rnn,gru", seeds: tuple[int, ...] = (1, 2)) -> Study:
+    variants = {each.upper(): f"model={each}" for each in cell.split(",")}
+    question = Question(name, "Title", "Question?", nothing)
+    return Study(name, grid("experiment=study", variants, seeds), (question,))
+
+
+def places(folder: Path) -> list[str]:
+    return [f"tracking.directory={folder}/mlruns", f"data.cache={folder}/cache"]
+
+
+def parents(folder: Path) -> list[Any]:
+    from unroll.tracking.store import connect, search
+
+    client = connect(folder / "mlruns")
+    return [run for run in search(client, "1", "") if "mlflow.parentRunId" not in run.data.tags]
+
+
 @pytest.mark.parametrize("name", reproduce.STUDIES)
 def test_every_job_of_every_study_composes_and_no_two_are_the_same(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -29,11 +53,10 @@ def test_every_job_of_every_study_composes_and_no_two_are_the_same(
     study = reproduce.STUDIES[name]
     if study.corpus is not None:
         monkeypatch.setenv(study.corpus.upper(), "somewhere")
-    jobs = study.jobs
+    jobs = study.planned(study.jobs, [])
     assert len({job.overrides for job in jobs}) == len(jobs)
     for label in {job.label for job in jobs}:
-        overrides = next(job.overrides for job in jobs if job.label == label)
-        compose([*overrides, *study.words([])])
+        compose(next(job.overrides for job in jobs if job.label == label))
 
 
 def test_a_study_that_does_not_exist_is_refused() -> None:
@@ -41,96 +64,120 @@ def test_a_study_that_does_not_exist_is_refused() -> None:
         reproduce.reproduce([], ["cell"])
 
 
-def test_a_study_runs_once_and_draws_every_number_from_its_runs(tmp_path: Path) -> None:
-    extra = [*SMALL, f"tracking.directory={tmp_path}/mlruns", f"data.cache={tmp_path}/cache"]
-    jobs = tuple(
-        Job(cell, ("experiment=study", f"model={cell}", f"seed={seed}"))
-        for cell in cells.CELLS
-        for seed in (1, 2)
-    )
-    study = Study("cells", jobs, cells.draw)
-    first = run(study, extra, parallel=1, rerun=False)
-    again = run(study, extra, parallel=1, rerun=False)
-    ids = [record.run_id for records in first.results.values() for record in records]
-    assert len(set(ids)) == 6
-    assert ids == [record.run_id for records in again.results.values() for record in records]
-    page.write(tmp_path / "index.html", "Title", [], again.sections())
+def test_grid_makes_a_job_for_each_variant_and_seed() -> None:
+    jobs = grid("a=1 b=2", {"x": "c=3", "y": ""}, seeds=(1, 2))
+    assert [(job.label, job.overrides) for job in jobs] == [
+        ("x", ("a=1", "b=2", "c=3", "seed=1")),
+        ("x", ("a=1", "b=2", "c=3", "seed=2")),
+        ("y", ("a=1", "b=2", "seed=1")),
+        ("y", ("a=1", "b=2", "seed=2")),
+    ]
+
+
+def test_a_study_runs_once_and_links_every_number_to_its_runs(tmp_path: Path) -> None:
+    study = Study("cells", cells.STUDY.jobs, cells.STUDY.questions)
+    extra = [*SMALL[:-2], "sampling.length=3", "training.epochs=1", *places(tmp_path)]
+    jobs = tuple(job for job in study.jobs if job.overrides[-1] in ("seed=1", "seed=2"))
+    study = Study("cells", jobs, study.questions)
+    first = Session(extra, parallel=2).run([study])["cells"]
+    again = Session(extra, parallel=2).run([study])["cells"]
+    ids = [record.run_id for records in first.values() for record in records]
+    assert len(set(ids)) == 12
+    assert ids == [record.run_id for records in again.values() for record in records]
+    assert page.write(tmp_path / "index.html", "Title", [], sections(study, again))
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert set(re.findall(r'href="#run-(\w+)"', text)) <= set(ids)
-    best = min(
-        sum(record.metric("test/perplexity") for record in records) / 2
-        for records in first.results.values()
-    )
+    best = min(sum(record.value("test/perplexity") for record in again[cell]) / 2 for cell in CELLS)
     assert f">{best:.1f}</a>" in text
-    assert json.dumps("nan") not in text
+    (parent,) = parents(tmp_path)
+    assert parent.info.run_name == "study cells"
+    assert {record.tags["study"] for record in again["RNN"]} == {"cells"}
+    assert {record.tags["label"] for record in again["RNN"]} == {"RNN"}
 
 
-def test_a_study_with_data_of_its_own_is_left_alone_by_overrides_and_drawn_from_the_store(
-    tmp_path: Path,
+def test_a_second_reproduce_adds_no_parent_and_leaves_the_first_as_it_was(tmp_path: Path) -> None:
+    extra = [*SMALL, *places(tmp_path)]
+    Session(extra, parallel=1).run([small_study("one", seeds=(1,))])
+    (before,) = parents(tmp_path)
+    Session(extra, parallel=1).run([small_study("one", seeds=(1,))])
+    (after,) = parents(tmp_path)
+    assert (after.info.run_id, after.info.end_time) == (before.info.run_id, before.info.end_time)
+    Session(extra, parallel=1).run([small_study("one", seeds=(1, 2))])
+    (grown,) = parents(tmp_path)
+    assert grown.info.run_id == before.info.run_id
+    assert grown.info.status == "FINISHED"
+
+
+def test_equal_jobs_of_two_studies_run_once_even_when_all_is_run_again(tmp_path: Path) -> None:
+    both = [small_study("one", "rnn", (1,)), small_study("two", "rnn,gru", (1,))]
+    extra = [*SMALL, *places(tmp_path)]
+    found = [Session(extra, 1, rerun=rerun).run(both) for rerun in (False, True)]
+    for results in found:
+        assert results["one"]["RNN"][0].run_id == results["two"]["RNN"][0].run_id
+    assert found[0]["one"]["RNN"][0].run_id != found[1]["one"]["RNN"][0].run_id
+
+
+@pytest.mark.parametrize(
+    ("word", "varies"),
+    [
+        ("seed=5", grid("", {"a": ""}, seeds=(1, 2))),
+        ("model=lstm", grid("", {"a": "model=rnn", "b": "model=gru"}, seeds=(1,))),
+        ("model.hidden_size=8", grid("", {"a": "", "b": "model.hidden_size=9"}, seeds=(1,))),
+        ("data.batching=random", grid("", {"a": "", "b": "data/batching=random"}, seeds=(1,))),
+    ],
+)
+def test_an_override_of_a_key_that_the_study_varies_is_refused_and_other_studies_go_on(
+    word: str, varies: tuple[Job, ...], tmp_path: Path
 ) -> None:
-    places = (f"tracking.directory={tmp_path}/mlruns", f"data.cache={tmp_path}/cache")
-    jobs = tuple(
-        Job(name, ("task=forecast", f"task.forecaster={name}", f"seed={seed}", *places))
-        for name in forecast.FORECASTERS
-        for seed in (1, 2)
+    question = Question("varied", "Title", "Question?", nothing)
+    varied = Study("varied", varies, (question,))
+    fixed = Study("fixed", (Job("one", ("task=describe",)),), (question,))
+    session = Session([word, "data.limit=30", *places(tmp_path)], parallel=1)
+    results = session.run([varied, fixed])
+    assert list(results) == ["fixed"]
+    failure = session.failures["varied"]
+    key = word.partition("=")[0]
+    assert failure.code == 2
+    assert f"{word} sets {key}, which study varied varies" in failure.reason
+    (section,) = failed_sections(varied, failure)
+    assert section.failure == failure.reason
+
+
+def test_the_keys_that_jobs_vary_are_those_with_more_than_one_value() -> None:
+    jobs = (Job("a", ("x=1", "y=1", "data/batching=random")), Job("b", ("x=1", "y=2")))
+    assert varied_keys(jobs) == {"y", "data.batching"}
+
+
+def test_a_job_that_fails_fails_its_study_alone(tmp_path: Path) -> None:
+    broken = Study(
+        "broken",
+        (Job("bad", ("experiment=study", "model=rnn", "data.limit=1")),),
+        (Question("broken", "Title", "Question?", nothing),),
     )
-    study = Study("forecast", jobs, forecast.draw, own_data=True)
-    done = run(study, ["data.limit=3", "seed=7"], parallel=1, rerun=False)
-    ids = [record.run_id for records in done.results.values() for record in records]
-    assert len(set(ids)) == 8
-    assert {record.params["seed"] for record in done.results["gru"]} == {"1", "2"}
-    page.write(tmp_path / "index.html", "Title", [], done.sections())
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert set(re.findall(r'href="#run-(\w+)"', text)) <= set(ids)
-    collapsed = sum(record.metric("error/multi_step") for record in done.results["mlp"]) / 2
-    assert f">{collapsed:.3f}</a>" in text
+    extra = [*SMALL[1:], *places(tmp_path)]
+    session = Session(extra, parallel=1)
+    results = session.run([broken, small_study("whole", "rnn", (1,))])
+    assert list(results) == ["whole"]
+    assert session.failures["broken"].code == 2
+    assert session.failures["broken"].reason.startswith("bad: ")
 
 
-def test_a_study_that_brings_its_data_takes_from_the_command_only_where_things_are_kept(
+def test_a_study_with_data_of_its_own_is_left_alone_by_overrides(tmp_path: Path) -> None:
+    study = Study("forecast", forecast.STUDY.jobs[:2], forecast.STUDY.questions, own_data=True)
+    extra = ["data.limit=3", "seed=7", *places(tmp_path)]
+    (records,) = Session(extra, parallel=1).run([study])["forecast"].values()
+    assert [record.params["seed"] for record in records] == ["1", "2"]
+
+
+def test_a_study_that_brings_its_data_takes_from_the_command_only_where_things_are_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     jobs = (Job("a", ("experiment=recall",)),)
     extra = ["data=ag_news", "training.max_steps=4", "tracking.directory=here", "data.cache=there"]
-    assert Study("own", jobs, cells.draw, own_data=True).words(extra) == extra[2:]
-    assert Study("other", jobs, cells.draw).words(extra) == extra
-    given = Study("given", jobs, cells.draw, corpus="lyrics")
+    assert Study("own", jobs, (), own_data=True).words(extra) == extra[2:]
+    assert Study("other", jobs, ()).words(extra) == extra
+    given = Study("given", jobs, (), corpus="lyrics")
     assert given.missing() == "LYRICS=PATH"
     monkeypatch.setenv("LYRICS", "songs.zip")
     assert given.missing() is None
     assert given.words(extra) == [*extra[2:], "data.path=songs.zip"]
-
-
-class Recalled:
-    """A finished run with nothing but an accuracy."""
-
-    def __init__(self, run_id: str, accuracy: float) -> None:
-        self.run_id, self.accuracy = run_id, accuracy
-
-    def metric(self, key: str) -> float:
-        assert key == "test/accuracy"
-        return self.accuracy
-
-
-@pytest.mark.parametrize(
-    ("rnn", "lstm", "said"),
-    [
-        (0.13, 1.0, f"At a gap of {memory.GAPS[-1]} words the LSTM names"),
-        (0.30, 1.0, "At none of the gaps"),
-        (0.13, 0.9, "At none of the gaps"),
-    ],
-)
-def test_the_memory_study_says_where_rnn_and_lstm_part_only_if_they_do(
-    rnn: float, lstm: float, said: str
-) -> None:
-    accuracy = {"rnn": rnn, "lstm": lstm, "gru": 1.0}
-    results: Any = {
-        memory.label(cell, gap): [
-            Recalled(f"{cell}{gap}{seed}", accuracy[cell]) for seed in memory.SEEDS
-        ]
-        for cell in memory.CELLS
-        for gap in memory.GAPS
-    }
-    answer = memory.draw(results)[0].answer
-    assert said in answer[0].striptags()
-    reach = answer[1 + memory.CELLS.index("lstm")].striptags()
-    assert ("at no gap" in reach) == (lstm < 0.95)

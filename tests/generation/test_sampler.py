@@ -8,11 +8,13 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unroll.data.tokenizer import WordTokenizer
 from unroll.data.vocabulary import SPECIALS, Vocabulary
 from unroll.errors import Refused
-from unroll.generation.sampler import choose, encode_prefixes, sample
+from unroll.generation.sampler import choose, drawable, encode_prefixes, sample
 from unroll.models.language_model import LanguageModel
 from unroll.registry import build
 
@@ -51,14 +53,15 @@ def written(tokenizer):
 
 
 def reread(made: LanguageModel, prefix: list[int], length: int, context: int | None) -> list[int]:
-    """Greedy continuation that reads prefix and drawn tokens again, from a fresh state."""
+    """Greedy continuation, among `<eos>` and the words, that reads prefix and drawn tokens again,
+    from a fresh state."""
     read = list(prefix)
     made.eval()
     for _ in range(length):
         seen = read if context is None else read[-context:]
         with torch.no_grad():
             hidden, _ = made(torch.tensor([seen]), made.initial_state(1))
-            read.append(int(made.softmax.logits(hidden[0, -1]).argmax()))
+            read.append(3 + int(made.softmax.logits(hidden[0, -1])[3:].argmax()))
     return read[len(prefix) :]
 
 
@@ -90,6 +93,8 @@ def test_drawn_text_equals_drawing_while_reading_everything_again(model, setting
         with torch.no_grad():
             hidden, _ = made(torch.tensor([read]), made.initial_state(1))
             shares = (made.softmax.logits(hidden[:, -1]) / 0.7).softmax(dim=-1)
+            shares[:, [0, 1, 2]] = 0
+            shares /= shares.sum()
         read.append(int(torch.multinomial(shares, 1, generator=generator)))
     assert written(made, config) == [" ".join(VOCABULARY.decode(read[2:]))]
 
@@ -201,16 +206,88 @@ def test_every_row_is_drawn_by_itself(setting):
         assert choose(logits, config, torch.Generator()).tolist() == [2, 0, 3]
 
 
-# Stop, several samples, several prefixes
+# Special tokens
 
 
 def stubborn(made: LanguageModel, *tokens: str) -> LanguageModel:
-    """The model made to draw only these tokens, equally often."""
+    """The model made to expect only these tokens, equally often."""
     torch.nn.init.zeros_(made.softmax.linear.weight)
     torch.nn.init.constant_(made.softmax.linear.bias, -1e4)
     with torch.no_grad():
         made.softmax.linear.bias[torch.from_numpy(VOCABULARY.encode(tokens)).long()] = 0
     return made
+
+
+WAYS = [
+    {"greedy": True},
+    {"temperature": 0.5},
+    {"temperature": 5.0},
+    {"top_k": 1},
+    {"top_k": 5},
+    {"top_p": 0.3},
+    {"top_p": 0.9, "top_k": 9},
+]
+
+
+@pytest.mark.parametrize("changes", WAYS, ids=str)
+def test_a_special_token_is_never_drawn_however_likely_it_is(model, setting, written, changes):
+    config = setting(samples=50, **changes)
+    made = stubborn(model(), "<unk>", "<pad>", "<bos>")
+    with torch.no_grad():
+        made.softmax.linear.bias[3:] = torch.tensor([-9.0, -1.0, 0.0, 0.0, -2.0, -3.0, 0.5]) - 6
+    for text in written(made, config):
+        assert len(text.split()) == 12
+        assert not {"<unk>", "<pad>", "<bos>"} & set(text.split())
+    allowed = " ".join(written(made, replace(config, allow_special=True)))
+    assert {"<unk>", "<pad>", "<bos>"} & set(allowed.split())
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(-20, 20), min_size=5, max_size=12),
+    st.floats(0.1, 10),
+)
+def test_the_other_tokens_share_the_probability_in_proportion(logits, temperature):
+    weights = [math.exp((logit - max(logits[3:])) / temperature) for logit in logits]
+    expected = [0.0] * 3 + [weight / sum(weights[3:]) for weight in weights[3:]]
+    found = (drawable(torch.tensor([logits], dtype=torch.float64)) / temperature).softmax(dim=-1)
+    assert found[0].tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_top_k_and_top_p_choose_among_the_tokens_that_may_be_drawn(model, setting, written):
+    made = stubborn(model(), "<unk>")
+    with torch.no_grad():
+        made.softmax.linear.bias[4:6] = torch.tensor([-3.0, -4.0])
+    for changes in ({"top_k": 1}, {"top_p": 0.5}):
+        assert written(made, setting(**changes)) == [" ".join(["oil"] * 12)]
+    assert set(written(made, setting(top_k=2, length=60))[0].split()) == {"oil", "prices"}
+
+
+def test_the_end_of_a_text_may_be_drawn(model, setting, written):
+    assert written(stubborn(model(), "<eos>", "<unk>"), setting(length=2)) == ["<eos> <eos>"]
+
+
+@pytest.mark.parametrize("changes", WAYS, ids=str)
+def test_a_model_that_expects_only_special_tokens_ends_the_text(composed, tokenizer, changes):
+    config = replace(composed("model=ngram", "model.smoothing=none").model, order=2)
+    made = build("model", config, len(VOCABULARY))
+    made.count(VOCABULARY.encode(["oil", "<unk>", "oil", "<unk>", "oil"]))
+    base = replace(composed().sampling, length=3, samples=2, **changes)
+    for stop, text in (("<eos>", ""), (None, "<eos> oil <eos>")):
+        found = sample(made, tokenizer, VOCABULARY, ["oil"], replace(base, stop=stop), CONTEXT)
+        assert [one.text for one in found.samples] == [text] * 2
+
+
+def test_a_stop_token_that_is_never_drawn_is_refused(tokenizer, setting, model):
+    config = setting(stop="<unk>")
+    with pytest.raises(Refused, match=r"stop='<unk>' is never drawn.*allow_special=true"):
+        sample(model(), tokenizer, VOCABULARY, ["oil"], config, CONTEXT)
+    config = replace(config, allow_special=True)
+    made = stubborn(model(), "<unk>")
+    assert sample(made, tokenizer, VOCABULARY, ["oil"], config, CONTEXT).samples[0].text == ""
+
+
+# Stop, several samples, several prefixes
 
 
 def test_the_stop_token_ends_a_text_and_is_left_out(model, setting, written):
@@ -244,7 +321,7 @@ def test_each_sample_of_a_batch_carries_its_own_state(model, setting, tokenizer,
         ids = [4, *VOCABULARY.encode(one.text.split()).tolist()]
         with torch.no_grad():
             hidden, _ = made(torch.tensor([ids]), made.initial_state(1))
-            likeliest = made.softmax.logits(hidden[0, :-1]).topk(2, dim=-1).indices
+            likeliest = 3 + made.softmax.logits(hidden[0, :-1])[:, 3:].topk(2, dim=-1).indices
         assert all(token in pair for token, pair in zip(ids[1:], likeliest.tolist(), strict=True))
 
 
@@ -264,9 +341,9 @@ def test_words_of_the_prefixes_that_are_not_known_are_reported_once(tokenizer, s
 def test_a_prefix_without_a_word_is_refused(tokenizer, setting, model, prefix):
     with pytest.raises(Refused, match=r"sampling\.prefix=.*is empty"):
         sample(model(), tokenizer, VOCABULARY, ["oil", prefix], setting(), CONTEXT)
-    for given in (prefix, ["oil", prefix]):
+    for listed in (prefix, ["oil", prefix]):
         with pytest.raises(Refused, match=r"sampling\.prefix=.*is empty"):
-            setting(prefix=given)
+            setting(prefix=listed)
 
 
 def test_a_stop_token_that_could_never_be_drawn_is_refused(tokenizer, setting, model):

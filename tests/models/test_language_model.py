@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 
 from unroll.errors import Refused
 from unroll.models.language_model import LanguageModel
+from unroll.models.precision import Precision
 from unroll.registry import build
 
 CELLS = ["rnn", "lstm", "gru"]
@@ -51,13 +54,13 @@ def test_a_one_hot_model_has_no_embedding_to_count(model, name):
 @pytest.mark.parametrize("name", CELLS)
 def test_a_tied_matrix_is_shared_and_counts_once(model, name):
     tied = model(name, embedding_size=HIDDEN, tie_weights=True)
-    assert tied.softmax.linear.weight is tied.embedding.weight
+    assert next(tied.softmax.parameters()) is tied.embedding.weight
     matrix = VOCABULARY * HIDDEN
     assert tied.parameter_count == matrix + recurrence(name, HIDDEN) + VOCABULARY
     hidden, _ = tied(IDS, tied.initial_state(2))
     tied.softmax.loss(hidden.flatten(0, 1), IDS.flatten()).backward()
     torch.optim.SGD(tied.parameters(), lr=0.5).step()
-    assert torch.equal(tied.softmax.linear.weight, tied.embedding.weight)
+    assert next(tied.softmax.parameters()) is tied.embedding.weight
 
 
 def test_a_tied_matrix_starts_so_small_that_the_first_logits_are_of_order_one(model):
@@ -74,7 +77,8 @@ def test_a_model_is_its_embedding_its_cell_and_its_softmax(model, name):
     vectors = torch.stack([made.embedding.weight[row] for row in IDS])
     expected, _ = made.cell(vectors, made.cell.initial_state(2))
     assert torch.equal(hidden, expected)
-    logits = expected @ made.softmax.linear.weight.T + made.softmax.linear.bias
+    weight, bias = made.softmax.parameters()
+    logits = expected @ weight.T + bias
     assert torch.allclose(made.softmax.logits(hidden), logits, atol=1e-6)
 
 
@@ -130,6 +134,93 @@ def test_dropout_acts_in_training_and_not_in_evaluation(model, place):
     assert torch.equal(once, expected)
 
 
+@pytest.mark.parametrize("bias", ["single", "double"])
+@pytest.mark.parametrize("implementation", ["library", "scratch"])
+@pytest.mark.parametrize("initialization", ["default", "orthogonal", "normal"])
+def test_the_forget_gate_bias_survives_every_initialization(
+    model, initialization, implementation, bias
+):
+    changes = {"initialization": initialization, "implementation": implementation, "bias": bias}
+    made = model(forget_gate_bias=1.5, layers=2, **changes)
+    plain = model(forget_gate_bias=None, layers=2, **changes)
+    module, forget_gate = made.cell.module, slice(HIDDEN, 2 * HIDDEN)
+    for layer in range(2):
+        total = getattr(module, f"bias_ih_l{layer}") + getattr(module, f"bias_hh_l{layer}")
+        assert torch.equal(total[forget_gate], torch.full((HIDDEN,), 1.5))
+    for (name, found), drawn in zip(made.named_parameters(), plain.parameters(), strict=True):
+        if "cell.module.bias" in name:
+            found, drawn = found.detach().clone(), drawn.detach().clone()
+            found[forget_gate] = drawn[forget_gate] = 0
+        assert torch.equal(found, drawn)
+
+
+@pytest.mark.parametrize("implementation", ["library", "scratch"])
+@pytest.mark.parametrize("name", CELLS)
+def test_training_with_a_single_bias_leaves_the_second_one_at_zero(model, name, implementation):
+    made = model(name, layers=2, bias="single", implementation=implementation)
+    optimizer = torch.optim.AdamW(made.parameters(), lr=0.1, weight_decay=0.5)
+    for _ in range(2):
+        hidden, _ = made(IDS, made.initial_state(2))
+        made.softmax.loss(hidden.flatten(0, 1), IDS.flatten()).backward()
+        optimizer.step()
+    assert not any("bias_hh" in key for key, _ in made.named_parameters())
+    for layer in range(2):
+        second = getattr(made.cell.module, f"bias_hh_l{layer}")
+        assert torch.equal(second, torch.zeros(GATES[name] * HIDDEN))
+    for parameter in made.cell.parameters():
+        assert parameter.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("implementation", ["library", "scratch"])
+def test_weights_of_a_single_bias_load_into_either_implementation_and_survive_a_copy(
+    model, implementation
+):
+    made = model(bias="single", implementation="library")
+    other = model(bias="single", implementation=implementation, initialization="normal")
+    assert not any("bias_hh" in key for key in made.state_dict())
+    other.load_state_dict(made.state_dict())
+    hidden, _ = made(IDS, made.initial_state(2))
+    for one in (other, copy.deepcopy(other), copy.deepcopy(other).double()):
+        found, _ = one(IDS, one.initial_state(2))
+        assert torch.allclose(found.float(), hidden, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*CELLS, "ngram"])
+def test_every_model_is_built_with_a_precision(composed, name):
+    config = composed(f"model={name}").model
+    assert build("model", config, VOCABULARY, "float32").vocabulary_size == VOCABULARY
+
+
+def test_an_unknown_precision_is_refused(composed):
+    with pytest.raises(Refused, match="unknown precision 'float23': did you mean 'float32'"):
+        LanguageModel(composed().model, VOCABULARY, "float23")
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_every_product_of_a_model_runs_under_its_precision(model, monkeypatch, one_hot):
+    under = []
+
+    @contextmanager
+    def note(self, device):
+        under.append(device)
+        yield
+        under.pop()
+
+    monkeypatch.setattr(Precision, "products", note)
+    made, seen = model(one_hot=one_hot), []
+    modules = [made.cell.module, *(m for m in made.softmax.modules() if not list(m.children()))]
+    for module in modules:
+        module.register_forward_hook(lambda *_: seen.append(list(under)))
+    hidden, _ = made(IDS, made.initial_state(2))
+    rows, targets = hidden.flatten(0, 1), IDS.flatten()
+    made.softmax.loss(rows, targets)
+    made.softmax.score(rows, targets)
+    made.softmax.log_probabilities(rows)
+    made.softmax.logits(rows)
+    assert seen == [[torch.device("cpu")]] * 5
+    assert under == []
+
+
 def test_the_same_seed_draws_the_same_model(model):
     assert all(map(torch.equal, model().parameters(), model().parameters()))
 
@@ -144,7 +235,7 @@ def test_the_same_seed_draws_the_same_model(model):
     ],
     ids=lambda sizes: "-".join(f"{key}={value:.0e}" for key, value in sizes.items()),
 )
-def test_a_model_that_no_memory_holds_is_refused_with_its_sizes(model, sizes):
+def test_a_model_larger_than_the_memory_is_refused_with_its_sizes(model, sizes):
     with pytest.raises(Refused) as refused:
         model("gru", **sizes)
     line = str(refused.value)
@@ -154,7 +245,7 @@ def test_a_model_that_no_memory_holds_is_refused_with_its_sizes(model, sizes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"tie_weights": True}, r"set model\.embedding_size=4"),
         ({"tie_weights": True, "embedding_size": 4, "bidirectional": True}, "embedding_size=8"),
@@ -163,8 +254,9 @@ def test_a_model_that_no_memory_holds_is_refused_with_its_sizes(model, sizes):
         ({"layers": 0}, r"model\.layers=0"),
         ({"dropout": 1.0}, r"model\.dropout=1\.0"),
         ({"initialization": "orthogonl"}, "did you mean 'orthogonal'"),
+        ({"bias": "singel"}, "did you mean 'single'"),
     ],
 )
-def test_a_model_that_makes_no_sense_is_refused_with_what_to_change(model, changes, said):
-    with pytest.raises(Refused, match=said):
+def test_a_model_that_makes_no_sense_is_refused_with_what_to_change(model, changes, message):
+    with pytest.raises(Refused, match=message):
         model(**changes)

@@ -1,4 +1,4 @@
-"""Counted n-grams, against the formulas written out over dicts and against published figures."""
+"""n-gram models, compared with the formulas computed over dicts and with published figures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def model_of(
 
 
 def zipfian(length: int = 1500, vocabulary: int = 12) -> list[int]:
-    """A text with n-grams enough of every frequency for all discounts to be estimated."""
+    """A text with enough n-grams of every frequency to estimate all discounts."""
     falling = 1 / np.arange(1, vocabulary + 1) ** 1.5
     generator = np.random.default_rng(4)
     return generator.choice(vocabulary, length, p=falling / falling.sum()).tolist()
@@ -68,11 +68,11 @@ def words_of(context: torch.Tensor) -> Words:
     return tuple(word for word in context.tolist() if word != NOTHING)
 
 
-# The slow twins
+# The formulas over dicts
 
 
 class Slow:
-    """What all three count: words after each context, and the words before each n-gram."""
+    """The counts of all three: words after each context, different words before each n-gram."""
 
     def __init__(
         self, text: list[int], order: int, vocabulary: int, pseudocount: float = 0.7
@@ -170,7 +170,7 @@ def test_looking_up_a_word_gives_what_the_whole_distribution_gives(text, order, 
 
 @settings(deadline=None, max_examples=60)
 @given(text=texts, order=orders, smoothing=smoothings)
-def test_probabilities_are_those_of_the_formula_written_out(text, order, smoothing):
+def test_probabilities_equal_the_formula_over_dicts(text, order, smoothing):
     slow, contexts = SLOW[smoothing](text, order, VOCABULARY), every_context(order)
     expected = [[slow.p(word, words_of(one)) for word in range(VOCABULARY)] for one in contexts]
     found = model_of(text, order, smoothing).softmax.probabilities(contexts)
@@ -178,7 +178,7 @@ def test_probabilities_are_those_of_the_formula_written_out(text, order, smoothi
 
 
 @pytest.mark.parametrize("smoothing", SLOW)
-def test_a_text_with_every_discount_gives_those_of_the_formula_too(smoothing):
+def test_a_text_with_every_discount_equals_the_formula_too(smoothing):
     text, contexts = zipfian(), every_context(3, 12)
     slow = SLOW[smoothing](text, 3, 12)
     if smoothing == "kneser_ney":
@@ -191,20 +191,20 @@ def test_a_text_with_every_discount_gives_those_of_the_formula_too(smoothing):
 # Discounts
 
 
-def test_discounts_are_those_that_the_counts_of_counts_give():
+def test_discounts_follow_the_formula_of_counts_of_counts():
     counts = np.repeat([0, 1, 2, 3, 4, 5, 90], [7, 40, 20, 10, 5, 3, 2])
     assert discounts_of(counts) == pytest.approx((1 - 0.5, 2 - 0.75, 3 - 1.0))
 
 
 @settings(deadline=None)
 @given(numbers=st.lists(st.integers(0, 30), min_size=5, max_size=5))
-def test_discounts_take_something_and_never_more_than_there_is(numbers):
+def test_discounts_are_above_zero_and_at_most_the_count(numbers):
     found = discounts_of(np.repeat([1, 2, 3, 4, 9], numbers))
     for count, discount in enumerate(found, start=1):
         assert 0 < discount <= count
 
 
-def test_without_smoothing_the_unseen_is_impossible_and_with_it_never():
+def test_only_without_smoothing_an_unseen_word_has_probability_zero():
     text = [0, 1, 2, 0, 1, 3]
     stream = TokenStream.from_documents([np.array([0, 1, 4])], 3)
     base = compose(["tracking=disabled"]).evaluation
@@ -214,7 +214,7 @@ def test_without_smoothing_the_unseen_is_impossible_and_with_it_never():
         assert math.isfinite(found.perplexity)
 
 
-def test_a_model_that_has_counted_nothing_is_as_perplexed_as_there_are_words():
+def test_a_model_that_has_counted_nothing_is_uniform():
     softmax = NGramModel(NGramConfig("ngram", 3, "kneser_ney", 1.0), VOCABULARY).softmax
     found = softmax.probabilities(every_context(3))
     assert torch.allclose(found, torch.full_like(found, 1 / VOCABULARY))
@@ -226,7 +226,7 @@ def test_parameters_are_the_probabilities_and_the_back_off_weights():
     assert made.parameter_count == 5 + (3 + 5) + (3 + 3)
 
 
-# The face of a model
+# The interface of a model
 
 
 @pytest.fixture
@@ -255,9 +255,7 @@ def test_a_text_read_in_pieces_has_the_contexts_of_the_text_read_whole(text, ord
 @pytest.mark.parametrize("smoothing", SLOW)
 @pytest.mark.parametrize("protocol", ["stream", "document", "window"])
 @pytest.mark.parametrize("order", [1, 2, 4])
-def test_scores_are_those_of_the_formula_written_out(
-    setting, monkeypatch, protocol, smoothing, order
-):
+def test_scores_equal_the_formula_over_dicts(setting, monkeypatch, protocol, smoothing, order):
     monkeypatch.setattr(perplexity, "STEPS_AT_ONCE", 5)
     text = zipfian(300, VOCABULARY)
     lengths = [7, 1, 3, 12, 2, 30]
@@ -280,7 +278,7 @@ WORDS = Vocabulary([*SPECIALS, "oil", "prices", "rise", "fall", "again"])
 
 @pytest.fixture
 def written(composed):
-    """What a model writes after "oil", word by word."""
+    """The words that a model generates after "oil"."""
 
     def written_(made: NGramModel, **changes) -> list[list[str]]:
         config = composed()
@@ -313,7 +311,7 @@ def test_greedy_writing_takes_the_likeliest_word(written):
     assert written(made, greedy=True, samples=1, length=2) == [["prices", "rise"]]
 
 
-# Keeping
+# Checkpoints
 
 
 HEADER = {"run_id": "1", "config": {}, "vocabulary": "[]", "tokenizer": "{}", "step": 1}
@@ -335,18 +333,18 @@ def test_a_model_comes_back_as_it_was_saved(tmp_path, smoothing, order):
 def test_a_model_of_another_order_or_vocabulary_is_refused(tmp_path, order, vocabulary):
     path = tmp_path / "best.safetensors"
     checkpoint.save(path, model_of(zipfian(), 3, "none", 12), **HEADER)
-    with pytest.raises(Refused, match="of another shape than the model"):
+    with pytest.raises(Refused, match="does not fit the model"):
         checkpoint.read(path).load(model_of([1, 2], order, "none", vocabulary))
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["model.order=0"], r"model\.order=0: at least 1"),
-        (["model.order=-2"], r"model\.order=-2: at least 1"),
+        (["model.order=0"], r"model\.order=0: must be at least 1"),
+        (["model.order=-2"], r"model\.order=-2: must be at least 1"),
         (["model.smoothing=laplce"], "did you mean 'laplace'"),
         (["model.smoothing=laplace", "model.pseudocount=0"], r"model\.pseudocount=0.*above 0"),
         (["model.smoothing=laplace", "model.pseudocount=-1"], r"model\.pseudocount=-1.*above 0"),
@@ -360,7 +358,7 @@ def test_a_setting_that_makes_no_model_is_refused(composed, words, said):
         composed("model=ngram", *words)
 
 
-def test_the_mass_means_something_to_laplace_alone(composed):
+def test_the_pseudocount_is_checked_for_laplace_only(composed):
     assert composed("model=ngram", "model.pseudocount=0").model.pseudocount == 0
 
 

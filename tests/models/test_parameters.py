@@ -30,8 +30,8 @@ def counts(layers: list[Layer]) -> dict[str, int]:
     return {layer.layer: layer.parameters for layer in layers}
 
 
-def recurrent(name: str, inputs: int, hidden: int = HIDDEN) -> int:
-    return GATES[name] * hidden * (inputs + hidden + 2)
+def recurrent(name: str, inputs: int, hidden: int = HIDDEN, biases: int = 2) -> int:
+    return GATES[name] * hidden * (inputs + hidden + biases)
 
 
 @pytest.mark.parametrize("implementation", ["library", "scratch"])
@@ -52,6 +52,25 @@ def test_every_layer_has_as_many_parameters_as_its_closed_form(config, name, imp
         "bias_ih": [rows],
         "bias_hh": [rows],
     }
+
+
+@pytest.mark.parametrize("implementation", ["library", "scratch"])
+@pytest.mark.parametrize("name", GATES)
+def test_with_a_single_bias_every_layer_has_one_bias_vector(config, name, implementation):
+    changes = {"layers": 2, "bidirectional": True, "implementation": implementation}
+    found = parameters.layers(config(name, bias="single", **changes), VOCABULARY)
+    assert counts(found) == {
+        "embedding": VOCABULARY * EMBEDDING,
+        f"{name} 1": recurrent(name, EMBEDDING, biases=1),
+        f"{name} 1 backwards": recurrent(name, EMBEDDING, biases=1),
+        f"{name} 2": recurrent(name, 2 * HIDDEN, biases=1),
+        f"{name} 2 backwards": recurrent(name, 2 * HIDDEN, biases=1),
+        "softmax": VOCABULARY * (2 * HIDDEN + 1),
+    }
+    assert list(found[1].shapes) == ["weight_ih", "weight_hh", "bias_ih"]
+    double = parameters.layers(config(name, **changes), VOCABULARY)
+    for one in (found, double):
+        assert [layer.parameters_with_one_bias for layer in one] == list(counts(found).values())
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -78,7 +97,8 @@ def test_a_tied_matrix_counts_once_and_one_hot_vectors_have_none(config):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"layers": 2, "bidirectional": True}, {"forget_gate_bias": 1.0}]
+    "changes",
+    [{}, {"layers": 2, "bidirectional": True}, {"forget_gate_bias": 1.0}, {"bias": "single"}],
 )
 def test_the_layers_add_up_to_the_model(config, changes):
     found = config("lstm", **changes)
@@ -87,12 +107,13 @@ def test_the_layers_add_up_to_the_model(config, changes):
 
 
 def test_two_layers_of_three_units_are_40_by_hand_and_46_in_pytorch(config):
-    # input 1, two layers of 3 units, output 1: 15 + 21 + 4 with one bias vector a layer
-    found = parameters.layers(config("rnn", one_hot=True, hidden_size=3, layers=2), 1)
-    assert [layer.parameters_with_one_bias for layer in found] == [15, 21, 4]
-    assert [layer.parameters for layer in found] == [18, 24, 4]
+    # input 1, two layers of 3 units, output 1
+    for bias, expected in (("single", [15, 21, 4]), ("double", [18, 24, 4])):
+        made = config("rnn", one_hot=True, hidden_size=3, layers=2, bias=bias)
+        assert [layer.parameters for layer in parameters.layers(made, 1)] == expected
+        assert build("model", made, 1).parameter_count == sum(expected)
 
 
-def test_a_model_that_no_memory_holds_is_counted(config):
+def test_a_model_larger_than_the_memory_is_counted(config):
     found = parameters.layers(config("lstm", hidden_size=1_000_000), VOCABULARY)
     assert counts(found)["lstm 1"] == recurrent("lstm", EMBEDDING, 1_000_000)

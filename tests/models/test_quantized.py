@@ -1,4 +1,4 @@
-"""Int8 twins of trained models: near them, and refused where there are none."""
+"""Int8 versions of trained models: close to the float32 ones, refused if there are none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unroll.models.language_model import LanguageModel
 from unroll.models.quantized import (
     Int8Linear,
     quantize,
-    quantized,
+    quantized_model,
     require_quantizable,
     weights_of,
 )
@@ -29,6 +29,9 @@ KINDS = [
     ("gru", {"one_hot": True}),
     ("rnn", {"implementation": "scratch"}),
     ("gru", {"implementation": "scratch", "initialization": "orthogonal"}),
+    ("rnn", {"bias": "single"}),
+    ("lstm", {"bias": "single", "spectral_radius": 0.9}),
+    ("gru", {"bias": "single", "tie_weights": True}),
 ]
 
 
@@ -48,18 +51,20 @@ def model(composed):
 
 
 def twin(made: LanguageModel) -> LanguageModel:
-    return quantized(made.config, VOCABULARY, quantize(weights_of(made)))
+    return quantized_model(made.config, VOCABULARY, quantize(weights_of(made)))
 
 
 @pytest.mark.parametrize(("name", "changes"), KINDS)
-def test_the_int8_model_reads_nearly_as_the_float32_one(model, name: str, changes) -> None:
+def test_the_int8_model_gives_nearly_the_numbers_of_the_float32_one(
+    model, name: str, changes
+) -> None:
     made = model(name, **changes)
     small = twin(made)
     ids = torch.randint(0, VOCABULARY, (3, 7))
     with torch.inference_mode():
         hidden, state = made(ids, made.initial_state(3))
         near, near_state = small(ids, small.initial_state(3))
-        assert (near - hidden).abs().max() > 0  # it is not the float32 model
+        assert (near - hidden).abs().max() > 0  # it is not the float32 model itself
         assert_near(near, hidden)
         assert_near(small.softmax.logits(near), made.softmax.logits(hidden))
     for part, other in zip(parts(near_state), parts(state), strict=True):
@@ -79,7 +84,7 @@ def parts(state):
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
-def test_the_int8_state_is_carried_and_chosen_from_as_any_state(model, name: str) -> None:
+def test_the_int8_state_can_be_carried_and_selected_from_like_any_state(model, name: str) -> None:
     small = twin(model(name))
     ids = torch.randint(0, VOCABULARY, (3, 8))
     with torch.inference_mode():
@@ -107,21 +112,21 @@ def test_the_product_adds_up_integers_of_inputs_at_7_bits_and_none_overflows() -
     weights = quantize({"softmax.linear.weight": matrix, "softmax.linear.bias": torch.arange(6.0)})
     back = weights["softmax.linear.weight"] * weights["softmax.linear.weight.scale"][:, None]
     with torch.inference_mode():
-        found = Int8Linear(weights, "softmax.linear.weight")(inputs)
+        found = Int8Linear(weights, "softmax.linear")(inputs)
     exact = inputs @ back.T + weights["softmax.linear.bias"]
     step = float(inputs.max()) / 127
     assert ((found - exact).abs() <= 1.01 * step / 2 * back.sum(dim=1)).all()
     assert (found - exact).abs().max() > 0
 
 
-def test_a_tied_matrix_is_kept_once(model) -> None:
+def test_a_tied_matrix_is_saved_once(model) -> None:
     kept = Counter(
         tuple(tensor.shape) for tensor in weights_of(model("lstm", tie_weights=True)).values()
     )
     assert kept[VOCABULARY, 32] == 1
 
 
-def test_a_model_without_an_int8_twin_is_refused_in_one_line(composed) -> None:
+def test_a_model_that_cannot_be_int8_is_refused_in_one_line(composed) -> None:
     both = replace(composed("model=lstm").model, bidirectional=True)
     with pytest.raises(Refused, match="bidirectional=false"):
         require_quantizable(both)

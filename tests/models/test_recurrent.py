@@ -1,4 +1,4 @@
-"""The cells, against their equations written out a step at a time."""
+"""The cells, compared with their equations in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ def close(first: Tensor, second: Tensor) -> bool:
     return torch.allclose(first, second, atol=1e-6)
 
 
-def written_out(name: str, module: nn.RNNBase, inputs: Tensor, activation=torch.tanh) -> Tensor:
-    """One layer, one direction, from a state of zeros, an equation a line."""
-    w_ih, w_hh, b_ih, b_hh = (parameter.detach() for parameter in module.parameters())
+def plain_cell(name: str, module: nn.RNNBase, inputs: Tensor, activation=torch.tanh) -> Tensor:
+    """One layer, one direction, from a state of zeros."""
+    w_ih, w_hh, b_ih, *second = (parameter.detach() for parameter in module.parameters())
+    b_hh = second[0] if second else torch.zeros_like(b_ih)
     h = c = torch.zeros(len(inputs), w_hh.shape[1])
     outputs = []
     for x in inputs.unbind(dim=1):
@@ -54,25 +55,26 @@ def written_out(name: str, module: nn.RNNBase, inputs: Tensor, activation=torch.
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)
         else:
-            reset, update, candidate = given.chunk(3, dim=1)
-            reset_h, update_h, candidate_h = kept.chunk(3, dim=1)
-            r, z = torch.sigmoid(reset + reset_h), torch.sigmoid(update + update_h)
-            h = (1 - z) * torch.tanh(candidate + r * candidate_h) + z * h
+            r_in, z_in, n_in = given.chunk(3, dim=1)
+            r_hidden, z_hidden, n_hidden = kept.chunk(3, dim=1)
+            r, z = torch.sigmoid(r_in + r_hidden), torch.sigmoid(z_in + z_hidden)
+            h = (1 - z) * torch.tanh(n_in + r * n_hidden) + z * h
         outputs.append(h)
     return torch.stack(outputs, dim=1)
 
 
+@pytest.mark.parametrize("bias", ["double", "single"])
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_computes_its_equations(cell, inputs, name):
-    made = cell(name)
+def test_a_cell_computes_its_equations(cell, inputs, name, bias):
+    made = cell(name, bias=bias)
     hidden, _ = made(inputs, made.initial_state(BATCH))
-    assert close(hidden, written_out(name, made.module, inputs))
+    assert close(hidden, plain_cell(name, made.module, inputs))
 
 
 def test_an_rnn_may_use_relu_in_place_of_tanh(cell, inputs):
     made = cell("rnn", nonlinearity="relu")
     hidden, _ = made(inputs, made.initial_state(BATCH))
-    assert close(hidden, written_out("rnn", made.module, inputs, torch.relu))
+    assert close(hidden, plain_cell("rnn", made.module, inputs, torch.relu))
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -182,6 +184,33 @@ def test_the_default_initialization_is_uniform_within_one_over_the_root_of_the_w
     values = torch.cat([p.detach().flatten() for p in cell("lstm", layers=3).parameters()])
     assert values.abs().max() <= HIDDEN**-0.5
     assert values.abs().max() > 0.9 * HIDDEN**-0.5
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_single_bias_equals_two_with_the_second_at_zero(cell, inputs, name):
+    single, double = (cell(name, layers=2, bias=bias) for bias in ("single", "double"))
+    zeros = {
+        key: torch.zeros_like(value)
+        for key, value in double.module.state_dict().items()
+        if key.startswith("bias_hh")
+    }
+    assert len(zeros) == 2
+    double.module.load_state_dict(single.module.state_dict() | zeros)
+    for one, other in zip(
+        single(inputs, single.initial_state(BATCH)),
+        double(inputs, double.initial_state(BATCH)),
+        strict=True,
+    ):
+        assert all(map(torch.equal, parts(one), parts(other)))
+
+
+@pytest.mark.parametrize("bias", [1.0, -2.5, 0.0])
+def test_with_a_single_bias_the_forget_gates_is_the_whole_value(cell, bias):
+    module = cell("lstm", layers=2, bias="single", forget_gate_bias=bias).module
+    for layer in range(2):
+        found = getattr(module, f"bias_ih_l{layer}")
+        assert torch.equal(found[HIDDEN : 2 * HIDDEN], torch.full((HIDDEN,), bias))
+        assert not torch.any(torch.cat([found[:HIDDEN], found[2 * HIDDEN :]]) == bias)
 
 
 @pytest.mark.parametrize("bias", [1.0, -2.5, 0.0])

@@ -1,4 +1,4 @@
-"""The cells written out equal PyTorch's own in outputs, states and gradients."""
+"""The cells in plain PyTorch equal PyTorch's modules in outputs, states and gradients."""
 
 import pytest
 import torch
@@ -9,9 +9,11 @@ from unroll.registry import build
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("ends", ["", "model.bidirectional=true"])
+@pytest.mark.parametrize("bias", ["double", "single"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "rnn model.nonlinearity=relu"])
-def test_a_cell_written_out_equals_the_library_s(cell: str, ends: str, layers: int) -> None:
-    words = [f"model={cell.split()[0]}", *cell.split()[1:], "model.hidden_size=7"]
+def test_a_scratch_cell_equals_the_librarys(cell: str, bias: str, ends: str, layers: int) -> None:
+    words = [f"model.bias={bias}"]
+    words += [f"model={cell.split()[0]}", *cell.split()[1:], "model.hidden_size=7"]
     words += [f"model.layers={layers}", "data/batching=windows", "evaluation.protocol=window"]
     words += [ends] if ends else []
     torch.manual_seed(0)
@@ -31,6 +33,7 @@ def test_a_cell_written_out_equals_the_library_s(cell: str, ends: str, layers: i
         (hidden.square().sum() + sum(part.sum() for part in afters)).backward()
         gradients = [inputs.grad, *(part.grad for part in parts)]
         gradients += [parameter.grad for _, parameter in sorted(built.module.named_parameters())]
+        assert None not in gradients
         found.append([hidden, *afters, *gradients])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

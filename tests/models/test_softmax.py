@@ -9,15 +9,23 @@ import torch
 from torch import nn
 
 from unroll.models import softmax
+from unroll.models.config import FullSoftmaxConfig
+from unroll.models.precision import Precision
 from unroll.models.softmax import FullSoftmax
+from unroll.registry import build
 
 WIDTH, VOCABULARY, ROWS = 5, 7, 11
+
+
+def full(tied: nn.Parameter | None = None) -> FullSoftmax:
+    config = FullSoftmaxConfig("full")
+    return build("model/softmax", config, WIDTH, VOCABULARY, Precision("float32"), tied)
 
 
 @pytest.fixture
 def made() -> FullSoftmax:
     torch.manual_seed(3)
-    return FullSoftmax(WIDTH, VOCABULARY)
+    return full()
 
 
 @pytest.fixture
@@ -30,8 +38,8 @@ def targets() -> torch.Tensor:
     return torch.randint(VOCABULARY, (ROWS,), generator=torch.Generator().manual_seed(5))
 
 
-def written_out(made: FullSoftmax, hidden: torch.Tensor) -> list[list[float]]:
-    """log softmax(W h + b), a number at a time."""
+def plain_log_softmax(made: FullSoftmax, hidden: torch.Tensor) -> list[list[float]]:
+    """log softmax(W h + b), in plain Python."""
     weight, bias = made.linear.weight.tolist(), made.linear.bias.tolist()
     found = []
     for row in hidden.tolist():
@@ -44,23 +52,25 @@ def written_out(made: FullSoftmax, hidden: torch.Tensor) -> list[list[float]]:
     return found
 
 
-def test_log_probabilities_are_the_softmax_written_out(made, hidden):
+def test_log_probabilities_equal_the_softmax_in_plain_python(made, hidden):
     found = made.log_probabilities(hidden)
-    assert torch.allclose(found, torch.tensor(written_out(made, hidden)), atol=1e-5)
+    assert torch.allclose(found, torch.tensor(plain_log_softmax(made, hidden)), atol=1e-5)
     assert torch.allclose(found.exp().sum(dim=-1), torch.ones(ROWS))
     assert made.log_probabilities(hidden.view(1, ROWS, WIDTH)).shape == (1, ROWS, VOCABULARY)
 
 
 def test_the_loss_is_the_mean_negative_log_probability_of_the_targets(made, hidden, targets):
-    logs = written_out(made, hidden)
+    logs = plain_log_softmax(made, hidden)
     mean = -sum(logs[row][target] for row, target in enumerate(targets.tolist())) / ROWS
     assert made.loss(hidden, targets).item() == pytest.approx(mean, rel=1e-5)
 
 
 @pytest.mark.parametrize("at_once", [1, VOCABULARY, 3 * VOCABULARY + 2, ROWS * VOCABULARY, 1 << 24])
-def test_a_score_in_blocks_equals_that_over_all_rows(made, hidden, targets, monkeypatch, at_once):
+def test_a_score_in_blocks_equals_the_score_of_all_rows(
+    made, hidden, targets, monkeypatch, at_once
+):
     expected = ROWS * made.loss(hidden, targets).item()
-    rows = zip(written_out(made, hidden), targets.tolist(), strict=True)
+    rows = zip(plain_log_softmax(made, hidden), targets.tolist(), strict=True)
     likeliest = sum(row.index(max(row)) == target for row, target in rows)
     assert 0 < likeliest < ROWS
     monkeypatch.setattr(softmax, "LOGITS_AT_ONCE", at_once)
@@ -77,20 +87,37 @@ def test_a_score_in_blocks_equals_that_over_all_rows(made, hidden, targets, monk
     assert largest <= max(at_once, VOCABULARY)
 
 
-def test_the_score_of_no_target_is_none(made):
+def test_the_score_of_no_targets_is_zero(made):
     assert made.score(torch.zeros(0, WIDTH), torch.zeros(0, dtype=torch.long)) == (0.0, 0)
 
 
 def test_the_loss_is_reduced_in_float32(made, hidden, targets):
-    halved = FullSoftmax(WIDTH, VOCABULARY)
+    halved = full()
     halved.load_state_dict(made.state_dict())
     halved.to(torch.bfloat16)
     assert halved.loss(hidden.bfloat16(), targets).dtype == torch.float32
     assert halved.log_probabilities(hidden.bfloat16()).dtype == torch.float32
 
 
-def test_a_tied_matrix_is_the_very_parameter_that_was_given():
+def test_a_tied_matrix_is_the_same_parameter_as_the_embedding():
     embedding = nn.Embedding(VOCABULARY, WIDTH)
-    made = FullSoftmax(WIDTH, VOCABULARY, embedding.weight)
+    made = full(embedding.weight)
     assert made.linear.weight is embedding.weight
     assert made.linear.bias.shape == (VOCABULARY,)
+
+
+def test_checkpoints_name_the_weights_as_they_did(made):
+    assert list(made.state_dict()) == ["linear.weight", "linear.bias"]
+
+
+def test_a_replaced_linear_layer_gives_the_logits(made, hidden, targets):
+    matrix, bias = (parameter.detach().clone() for parameter in made.parameters())
+    twice = nn.Linear(WIDTH, VOCABULARY)
+    twice.load_state_dict({"weight": 2 * matrix, "bias": bias})
+    before, asked = made.logits(hidden), []
+    made.replace_linear(lambda name: asked.append(name) or twice)
+    assert asked == ["linear"]
+    assert torch.allclose(made.logits(hidden), 2 * before - bias, atol=1e-5)
+    assert made.score(hidden, targets)[0] == pytest.approx(
+        ROWS * made.loss(hidden, targets).item(), rel=1e-5
+    )

@@ -1,24 +1,23 @@
 """The page: self-contained, every number leads to its run, nothing of it is markup by accident."""
 
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from unroll.report.figures import named, new, style
-from unroll.report.page import Drawing, Section, Table, Text, number, sentence, shown, write
+from unroll.report.page import Answer, Drawing, Section, Table, Text, number, sentence, shown, write
 from unroll.report.runs import Measured
 
 
-def section() -> Section:
+def section(name: str = "cells") -> Section:
     figure, axes = new()
     axes.plot([1, 2], [3, 4], **style(0))
     named(axes, "steps", "loss (nats)")
-    run: Any = SimpleNamespace(run_id="abc", seconds=1.5, tags={"overrides": "model=rnn"})
-    found = Section(
-        "cells",
-        "Cells",
-        "Which?",
+    tags = {"overrides": "model=rnn", "git_commit": "0123456789abcdef-dirty"}
+    run: Any = SimpleNamespace(run_id="abc", seconds=1.5, tags=tags)
+    answer = Answer(
         [sentence("It is {}.", number(1.234, ["abc"], ".2f"))],
         [
             Drawing("drawn", "a caption", figure),
@@ -26,8 +25,7 @@ def section() -> Section:
             Text([("RNN", "a <unk> prefix", "<script>alert(1)</script>")]),
         ],
     )
-    found.jobs = [("rnn", run)]
-    return found
+    return Section(name, "Cells", "Which?", answer, jobs=[("rnn", run)])
 
 
 def test_the_page_needs_no_other_file_and_escapes_what_runs_wrote(tmp_path: Path) -> None:
@@ -48,3 +46,36 @@ def test_every_number_leads_to_a_run_that_is_listed(tmp_path: Path) -> None:
     assert targets == {"abc"}
     assert 'id="run-cells-abc"' in page
     assert "2.0</a> <small>± 1.4</small>" in page
+
+
+def test_the_list_of_runs_names_the_commit_of_each(tmp_path: Path) -> None:
+    write(tmp_path / "index.html", "Title", [], [section()])
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "0123456789ab-dirty" in page
+
+
+def test_a_section_without_an_answer_shows_the_reason_and_the_others_stay(tmp_path: Path) -> None:
+    failed = Section("failed", "Failed", "Why?", None, "ValueError: <no> numbers")
+    assert not write(tmp_path / "index.html", "Title", [], [failed, section()])
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "could not be made: ValueError: &lt;no&gt; numbers" in page
+    assert "It is" in page
+    assert write(tmp_path / "index.html", "Title", [], [section()])
+
+
+def test_a_section_whose_figure_cannot_be_drawn_shows_the_reason(tmp_path: Path) -> None:
+    broken = section("broken")
+    assert broken.answer is not None
+    figure, axes = new()
+    axes.set_title("$\\frac{$")  # refused when it is drawn, not before
+    broken.answer.parts.append(Drawing("bad", "a caption", figure))
+    assert not write(tmp_path / "index.html", "Title", [], [broken, section()])
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "figure bad: ValueError" in page
+    assert page.count("It is") == 1
+
+
+def test_a_mean_of_values_that_are_not_finite_is_written_without_a_spread() -> None:
+    assert shown(Measured((1.0, math.inf))).striptags() == "∞ ± -"
+    assert shown(Measured((1.0, math.nan))).striptags() == "- ± -"
+    assert shown(Measured((7.0, 7.0))).striptags() == "7.0"

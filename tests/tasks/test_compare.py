@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,23 @@ import pytest
 import torch
 
 from unroll.app import compose, dispatch
-from unroll.data.token_stream import TokenStream
+from unroll.data.passage import Passage
+from unroll.data.token_stream import TokenStream, encode
+from unroll.data.vocabulary import SPECIALS
 from unroll.errors import Refused
 from unroll.evaluation.perplexity import score
+from unroll.generation.sampler import continuations
 from unroll.registry import build
-from unroll.tasks.compare import Text, cut, openings, read
+from unroll.tasks.compare import (
+    PEOPLE,
+    Text,
+    Written,
+    measured,
+    openings,
+    read,
+    real_texts,
+    write,
+)
 from unroll.tasks.trained import Trained, load_run
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "training.max_steps=2")
@@ -57,8 +70,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 def log_probabilities(reader: Trained, prefix: str, text: str) -> list[float]:
     """log p of each token of a text after its prefix, a token at a time."""
-    known = len(cut(reader, prefix))
-    ids = reader.vocabulary.encode([*cut(reader, prefix), *cut(reader, text)]).tolist()
+    given, added = (reader.tokenizer.tokenize(part) for part in (prefix, text))
+    known = len(given)
+    ids = reader.vocabulary.encode([*given, *added]).tolist()
     found, state = [], reader.model.eval().initial_state(1)
     with torch.inference_mode():
         for position, word in enumerate(ids[:-1], start=1):
@@ -67,6 +81,11 @@ def log_probabilities(reader: Trained, prefix: str, text: str) -> list[float]:
                 table = reader.model.softmax.log_probabilities(hidden[0, 0])
                 found.append(float(table[ids[position]]))
     return found
+
+
+def text(prefix: str, continuation: str) -> Text:
+    """A text without specials."""
+    return Text(Passage(prefix), Passage(continuation))
 
 
 def test_every_run_reads_every_text_those_of_people_and_the_test_split(home: Home) -> None:
@@ -160,17 +179,113 @@ def test_greedy_says_the_same_thing_twice_and_distinct_n_shows_it(home: Home) ->
 def test_texts_are_documents_of_their_own_whatever_the_protocol(home: Home, protocol) -> None:
     reader = home.runs[0]
     base = home.config.evaluation
-    texts = [Text("the police said", " on friday that"), Text("a", " fire in the north")]
-    texts += [Text("the fire", "")]
+    texts = [text("the police said", " on friday that"), text("a", " fire in the north")]
+    texts += [text("the fire", "")]
     scores = [read(reader, texts, replace(base, protocol=name)) for name in ("stream", protocol)]
     assert scores[0].nats == pytest.approx(scores[1].nats, rel=1e-5)
     assert scores[0].tokens == scores[1].tokens == 3 + 4
     assert scores[0].characters == len(" on friday that") + len(" fire in the north")
 
 
-def test_a_special_that_was_written_out_is_read_as_a_token(home: Home) -> None:
-    assert cut(home.runs[1], "a <eos>b") == ["a", " ", "<eos>", "b"]
-    assert cut(home.runs[0], " a <eos> B") == ["a", "<eos>", "b"]
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_specials_of_a_text_are_those_that_its_writer_drew(home: Home, number) -> None:
+    writer = home.runs[number]
+    config = replace(home.config.sampling, allow_special=True, length=40, samples=8, greedy=False)
+    config = replace(config, top_k=None)
+    bias = writer.model.softmax.linear.bias
+    before = bias.detach().clone()
+    with torch.no_grad():
+        bias[: len(SPECIALS)] += 4
+    prefix = Passage("the <unk> fire")
+    ids = torch.from_numpy(prefix.ids(writer.tokenizer, writer.vocabulary)).long()
+    drawn = continuations(writer.model, writer.vocabulary, [ids], config, 35)[0]
+    texts = write(writer, [prefix], config)
+    with torch.no_grad():
+        bias.copy_(before)
+    assert len({token for row in drawn for token in row} & set(range(4))) == 4
+    for row, found in zip(drawn, texts, strict=True):
+        assert found.prefix == prefix
+        names = [name for _, name in found.continuation.specials]
+        assert names == [SPECIALS[token] for token in row if token < len(SPECIALS)]
+        read_again = found.continuation.ids(writer.tokenizer, writer.vocabulary)
+        assert read_again.tolist() == row
+
+
+@pytest.mark.parametrize("tokenizer", ["word", "character", "subword"])
+def test_the_ends_of_documents_are_specials_and_what_people_wrote_is_text(
+    composed, tmp_path: Path, tokenizer
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("he wrote <eos> and <unk> twice\n" * 9)
+    data = composed(
+        "data=text_files",
+        f"data.path={path}",
+        f"data.test_path={path}",
+        "data.document=line",
+        "data.append_eos=true",
+        "data.valid_fraction=0",
+        f"data.cache={tmp_path}/cache",
+        f"data/tokenizer={tokenizer}",
+    ).data
+    corpus = encode(data, build("data", data))
+    stream = corpus.streams["test"]
+    length = int(stream.lengths[0]) + 3
+    sampling = replace(composed().sampling, prefix_length=2, length=length - 2, samples=1)
+    for number, found in enumerate(real_texts(data, corpus, sampling)):
+        for part in (found.prefix, found.continuation):
+            for place, name in part.specials:
+                assert part.text[place : place + len(name)] == name == "<eos>"
+        assert (len(found.prefix.specials), len(found.continuation.specials)) == (0, 1)
+        ids = [
+            position
+            for part in (found.prefix, found.continuation)
+            for position in part.ids(corpus.tokenizer, corpus.vocabulary).tolist()
+        ]
+        start = int(stream.offsets[2 * number])
+        assert ids == stream.tokens[start : start + length].tolist()
+
+
+# Diversity
+
+
+def test_the_same_text_has_the_same_diversity_whoever_wrote_it(home: Home) -> None:
+    """Words that the vocabulary does not know are one and the same, for people too."""
+    first = home.runs[0]
+    real = [text("the fire", " zebra yak said the gnu said")]
+    drawn = [Text(Passage("the fire"), Passage(" <unk> <unk> said the <unk> said", DRAWN))]
+    people, run = (
+        measured(Written(writer, None, texts), first)
+        for writer, texts in ((PEOPLE, real), (first.run_id, drawn))
+    )
+    for key in ("distinct_1", "distinct_2", "distinct_3", "tokens"):
+        assert people[key] == run[key], key
+    assert people["distinct_1"] == 3 / 6
+    assert people["distinct_2"] == 4 / 5
+
+
+DRAWN = ((1, "<unk>"), (7, "<unk>"), (22, "<unk>"))
+
+
+def test_diversity_counts_ids_of_the_first_runs_vocabulary(home: Home) -> None:
+    first = home.runs[0]
+    for item in home.result["texts"]:
+        ids = [
+            first.vocabulary.encode(first.tokenizer.tokenize(sample["text"])).tolist()
+            for sample in item["samples"]
+        ]
+        words = [word for row in ids for word in row]
+        assert item["tokens"] == len(words)
+        assert item["distinct_1"] == pytest.approx(len(set(words)) / len(words))
+        pairs = [pair for row in ids for pair in pairwise(row)]
+        assert math.isnan(item["distinct_2"]) == (not pairs)
+        if pairs:
+            assert item["distinct_2"] == pytest.approx(len(set(pairs)) / len(pairs))
+
+
+def test_no_run_writes_a_special_that_people_could_not_write(home: Home) -> None:
+    for item in home.result["texts"]:
+        for sample in item["samples"]:
+            assert not {"<unk>", "<pad>", "<bos>"} & set(sample["text"].split())
 
 
 def test_texts_start_with_documents_and_run_on_where_those_are_short() -> None:
@@ -205,8 +320,9 @@ def test_runs_that_cannot_be_compared_are_refused(home: Home) -> None:
             home.do(f"refused{abs(hash(runs))}", *TASK, f"task.runs={runs}")
     for number, (word, line) in enumerate(
         (
-            ("sampling.prefix_documents=5000", "texts of 9 tokens, and 10000 are wanted"),
-            ("task.temperatures=[0]", "take task.greedy=true"),
+            ("sampling.prefix_documents=5000", "texts of 9 tokens, but 10000 are needed"),
+            ("task.temperatures=[0]", "task.greedy=true"),
+            ("evaluation.protocol=last", "use evaluation.protocol=document"),
             ("task.temperatures=[1,1.0]", "twice"),
         )
     ):

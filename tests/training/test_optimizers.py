@@ -20,7 +20,7 @@ RATE = 0.1
 
 @pytest.fixture
 def stepped(composed) -> Callable[..., Tensor]:
-    """The parameters after a step along each of the gradients."""
+    """The parameters after one step for each of the gradients."""
 
     def stepped_(name: str, **changes) -> Tensor:
         config = replace(composed(f"optimizer={name}").optimizer, learning_rate=RATE, **changes)
@@ -35,7 +35,7 @@ def stepped(composed) -> Callable[..., Tensor]:
 
 
 def adam_written_out(decay: float, decoupled: bool, beta1: float, beta2: float) -> list[float]:
-    """Kingma and Ba's algorithm 1, a number at a time, with either kind of decay."""
+    """Algorithm 1 of Kingma and Ba, number by number, with either kind of weight decay."""
     found = []
     for place, value in enumerate(START):
         m = v = 0.0
@@ -74,7 +74,7 @@ def test_adam_and_adamw_take_the_steps_of_their_papers(stepped, decay, betas):
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_sgd_takes_the_steps_of_its_rule(stepped, decay, momentum):
+def test_sgd_takes_the_steps_of_its_update_rule(stepped, decay, momentum):
     found = stepped("sgd", weight_decay=decay, momentum=momentum)
     assert torch.allclose(found, torch.tensor(sgd_written_out(decay, momentum)), atol=1e-6)
 
@@ -101,21 +101,18 @@ def test_an_optimizer_out_of_its_range_is_refused_by_name(composed, name, change
 
 @pytest.fixture
 def schedule(composed):
-    """A schedule of the learning rate, and what tells the rate."""
+    """A schedule, and a function that returns the learning rate."""
 
     def schedule_(name: str, total: int | None = None, rate: float = RATE, **changes):
         config = replace(composed(f"optimizer/schedule={name}").optimizer.schedule, **changes)
-        parameter = nn.Parameter(torch.zeros(1))
-        parameter.grad = torch.zeros(1)
-        optimizer = torch.optim.SGD([parameter], lr=rate)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
         made = build("optimizer/schedule", config, optimizer, total)
-        optimizer.step()  # torch's schedulers ask for one before theirs
         return made, lambda: optimizer.param_groups[0]["lr"]
 
     return schedule_
 
 
-def test_a_constant_rate_stays_whatever_happens(schedule):
+def test_a_constant_learning_rate_never_changes(schedule):
     made, rate = schedule("constant")
     for _ in range(5):
         made.after_step()
@@ -127,7 +124,7 @@ def test_a_constant_rate_stays_whatever_happens(schedule):
 @pytest.mark.parametrize(
     ("total", "warmup", "final"), [(20, 5, 0.1), (20, 0, 0.0), (7, 1, 0.5), (10, 9, 0.0)]
 )
-def test_cosine_rises_linearly_and_falls_along_half_a_cosine(schedule, total, warmup, final):
+def test_cosine_rises_linearly_then_falls_along_half_a_cosine(schedule, total, warmup, final):
     made, rate = schedule("cosine", total, warmup_steps=warmup, final_fraction=final)
     found = []
     for _ in range(total):
@@ -144,7 +141,7 @@ def test_cosine_rises_linearly_and_falls_along_half_a_cosine(schedule, total, wa
     assert rate() == pytest.approx(final * RATE), "the end is reached with the last step"
 
 
-def test_cosine_stays_at_its_end_past_the_last_step(schedule):
+def test_cosine_stays_at_its_last_rate_after_the_last_step(schedule):
     made, rate = schedule("cosine", 5, warmup_steps=2, final_fraction=0.2)
     for _ in range(9):
         made.after_step()

@@ -24,7 +24,7 @@ IDS = torch.randint(VOCABULARY, (ROWS, TIME + 1), generator=torch.Generator().ma
 
 @pytest.fixture
 def model(composed):
-    """A model in float64, with weights so large that a cut is seen."""
+    """A model in float64, with weights so large that a cut changes the gradient."""
 
     def model_(cell: str, layers: int = 2) -> LanguageModel:
         torch.manual_seed(1)
@@ -59,7 +59,7 @@ def gradient(model: LanguageModel, truncation: Truncation) -> Tensor:
 
 
 def cut_by_hand(model: LanguageModel, steps: int) -> Tensor:
-    """One step at a time, the state made new from its numbers after every so many."""
+    """One step at a time; every ``steps`` steps a new state is built from the numbers."""
     state, hidden = model.initial_state(ROWS), []
     for time in range(TIME):
         if time % steps == 0:
@@ -88,7 +88,7 @@ def test_fixed_equals_the_cuts_written_out(model, truncation, cell, steps):
 
 @pytest.mark.parametrize("steps", [TIME, TIME + 1, 1000])
 @pytest.mark.parametrize("cell", CELLS)
-def test_fixed_at_the_sequence_s_length_or_more_is_full(model, truncation, cell, steps):
+def test_fixed_with_the_length_of_the_sequence_or_more_is_full(model, truncation, cell, steps):
     made = model(cell)
     full = gradient(made, truncation("full"))
     assert torch.equal(gradient(made, truncation("fixed", steps=steps)), full)
@@ -101,7 +101,7 @@ def test_fixed_at_the_sequence_s_length_or_more_is_full(model, truncation, cell,
 def test_the_expectation_of_random_is_the_full_gradient(
     model, truncation, monkeypatch, cell, every, keep
 ):
-    """Every outcome of the coins, weighted by its probability: no chance is left in it."""
+    """Summed over all outcomes of the coins, weighted by probability: an exact expectation."""
     made, random = model(cell), truncation("random", every=every, keep=keep)
     full = gradient(made, truncation("full"))
     coins = ROWS * (math.ceil(TIME / every) - 1)
@@ -114,10 +114,10 @@ def test_the_expectation_of_random_is_the_full_gradient(
         expected += chance * found
         variance += chance * float((found - full).square().sum())
     assert close(expected, full)
-    assert (variance > 1e-6) == (keep < 1), "what is unbiased is paid for in variance"
+    assert (variance > 1e-6) == (keep < 1), "unbiased, at the cost of variance"
 
 
-def test_every_row_has_its_own_coin_of_the_probability_asked_for(truncation):
+def test_every_row_has_its_own_coin_of_probability_keep(truncation):
     random, tosses = truncation("random", keep=0.2), 20_000
     drawn = random.draw(tosses)
     assert set(drawn.tolist()) == {0.0, 5.0}
@@ -158,7 +158,7 @@ def test_random_is_repeatable_with_its_seed(model, truncation):
     [("fixed", {"steps": 1}), ("fixed", {"steps": 4}), ("random", {"keep": 0.3})],
 )
 @pytest.mark.parametrize("cell", CELLS)
-def test_what_is_computed_on_the_way_forward_is_the_same(model, truncation, cell, name, changes):
+def test_the_forward_pass_is_the_same_for_every_truncation(model, truncation, cell, name, changes):
     made = model(cell)
     start = made.cell.map_state(made.initial_state(ROWS), lambda part: part + 0.3)
     expected, last = made(IDS[:, :-1], start)
@@ -169,7 +169,7 @@ def test_what_is_computed_on_the_way_forward_is_the_same(model, truncation, cell
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_scaled_gradient_leaves_the_state_s_numbers_exactly_as_they_are(model, cell):
+def test_scaling_a_gradient_does_not_change_the_numbers_of_the_state(model, cell):
     made = model(cell)
     _, state = made(IDS, made.initial_state(ROWS))
     factors = torch.tensor([0.0, 1 / 0.3], dtype=torch.float64)
@@ -199,6 +199,6 @@ def test_a_scaled_gradient_leaves_the_state_s_numbers_exactly_as_they_are(model,
         ),
     ],
 )
-def test_a_truncation_that_makes_no_sense_is_refused(words, line):
+def test_an_invalid_truncation_is_refused(words, line):
     with pytest.raises(Refused, match=line):
         compose(words)

@@ -1,11 +1,11 @@
 """A token stream as batches of ``(inputs, targets)``: windows, random, sequential.
 
-Nothing is materialised: every batching is an index into the stream, computed a batch at a time.
+Nothing is copied in advance: every batching computes indices into the stream, batch by batch.
 
     stream:  a b c d e f g h i j k l        sequential, 2 columns, length 3:
 
         a b c | d e f        first batch: rows abc and ghi, targets bcd and hij
-        g h i | j k l        second batch: rows de. and jk. go on where those ended
+        g h i | j k l        second batch: rows de. and jk. continue where those ended
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IGNORE = -100
 @dataclass(frozen=True)
 class Batch:
     """``inputs`` and ``targets``: int64 ``(batch, time)``; a target of ``IGNORE`` is not scored.
-    ``carry`` says that the state goes on from the batch before."""
+    ``carry``: the state of the previous batch continues."""
 
     inputs: Tensor
     targets: Tensor
@@ -41,35 +41,35 @@ class Batch:
 
 
 class Batching(Protocol):
-    """What every batching offers."""
+    """The interface of every batching."""
 
     def steps(self, stream: TokenStream) -> int:
-        """Batches of an epoch.
+        """Number of batches in an epoch.
 
         Raises:
-            Refused: the stream is too short for a single one.
+            Refused: the stream is too short for one batch.
         """
 
     def batches(self, stream: TokenStream, seed: int, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch; the same seed and epoch give the same ones."""
+        """The batches of one epoch; the same seed and epoch give the same batches."""
 
 
 def shifted(stream: TokenStream, starts: npt.NDArray[np.int64], length: int, carry: bool) -> Batch:
-    """``length`` ids from each start on, with the id after each as its target."""
+    """``length`` ids that begin at each start, each with the next id as its target."""
     rows = torch.from_numpy(stream.rows(starts, length + 1))
     return Batch(rows[:, :-1], rows[:, 1:], carry)
 
 
 def last_target_only(inputs: Tensor, last: Tensor) -> Batch:
-    """``inputs (batch, time)`` with one scored position each, the last, of target ``last``."""
+    """``inputs (batch, time)``, of which only the last position is scored, with target ``last``."""
     targets = torch.full_like(inputs, IGNORE)
     targets[:, -1] = last
     return Batch(inputs, targets)
 
 
 class WindowIndex:
-    """All windows of ``length`` tokens that have a next one in the same document, numbered; the
-    first ``skip`` of each document are left out."""
+    """All windows of ``length`` tokens with a next token in the same document, numbered; without
+    the first ``skip`` windows of each document."""
 
     def __init__(self, stream: TokenStream, length: int, skip: int = 0) -> None:
         self._first = stream.offsets[:-1] + skip
@@ -79,14 +79,14 @@ class WindowIndex:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def starts(self, windows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Where in the stream the windows of these numbers start."""
+        """Positions in the stream where the windows with these numbers start."""
         documents = np.searchsorted(self._ends, windows, side="right")
         before = np.where(documents > 0, self._ends[documents - 1], 0)
         return np.asarray(self._first[documents] + windows - before)
 
 
 class Windows:
-    """The lab's task: ``length`` tokens in, the next one out, every window of every document."""
+    """The lab's task: read ``length`` tokens, predict the next one, in every window."""
 
     def __init__(self, config: WindowsConfig) -> None:
         self.config = config
@@ -97,7 +97,7 @@ class Windows:
         require(
             windows,
             f"no document is longer than data.batching.length={config.length} tokens, the longest "
-            f"has {stream.lengths.max(initial=0)}: take a smaller length, or "
+            f"has {stream.lengths.max(initial=0)}: use a smaller length, or "
             "data/batching=sequential",
         )
         return -(-windows // config.batch_size)
@@ -174,11 +174,11 @@ def _enough(steps: int, stream: TokenStream, config: BatchingConfig) -> int:
 
 
 class Permutation:
-    """A shuffle of ``0 .. size-1`` computed where it is asked for, so that it takes no memory.
+    """A shuffle of ``0 .. size-1``, computed on demand, so that it takes no memory.
 
     Four rounds of a Feistel network over the smallest even number of bits that holds ``size``
-    (Luby and Rackoff 1988); a value that falls outside is sent through again, which keeps it a
-    permutation (cycle walking: Black and Rogaway 2002).
+    (Luby and Rackoff 1988); a value outside the range is scrambled again, so that the result
+    is a permutation (cycle walking: Black and Rogaway 2002).
     """
 
     ROUNDS = 4

@@ -1,4 +1,4 @@
-"""What a person may say of data: the corpus, its tokenizer, its vocabulary, its batches."""
+"""Config of data: the corpus, its tokenizer, its vocabulary, its batches."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ class VocabularyConfig:
     min_frequency: int
     """Words seen less often than this in the training split become `<unk>`."""
     max_size: int | None
-    """At most this many entries, specials included; null for no bound."""
+    """At most this many entries, including the four specials; null for no limit."""
 
     def __post_init__(self) -> None:
         require(
             self.min_frequency >= 1,
-            f"data.vocabulary.min_frequency={self.min_frequency}: a word is kept from a "
-            "frequency of at least 1",
+            f"data.vocabulary.min_frequency={self.min_frequency} must be at least 1",
         )
         require(
             self.max_size is None or self.max_size >= 5,
-            f"data.vocabulary.max_size={self.max_size}: room is needed for four specials and one "
-            "word, so at least 5 (or null for no bound)",
+            f"data.vocabulary.max_size={self.max_size} must be at least 5, for four specials and "
+            "one word (or null for no limit)",
         )
 
 
@@ -42,13 +41,13 @@ class WordConfig(TokenizerConfig):
     """Split on white space."""
 
     lower: bool
-    """Lower-case first, as the lab does."""
+    """Convert to lower case first, as the lab does."""
 
 
 @register("data/tokenizer", "character", builds="unroll.data.tokenizer:CharacterTokenizer")
 @dataclass(frozen=True)
 class CharacterConfig(TokenizerConfig):
-    """Every character a token."""
+    """Every character is a token."""
 
     lower: bool
 
@@ -65,7 +64,7 @@ class SubwordConfig(TokenizerConfig):
     def __post_init__(self) -> None:
         require(
             self.size > 256,
-            f"data.tokenizer.size={self.size}: the 256 bytes come first, so more than 256",
+            f"data.tokenizer.size={self.size} must be more than 256, the number of bytes",
         )
 
 
@@ -73,21 +72,21 @@ class SubwordConfig(TokenizerConfig):
 class BatchingConfig:
     name: str
     length: int
-    """Time steps of a batch."""
+    """Time steps in a batch."""
     batch_size: int
-    """Rows of a batch."""
+    """Rows in a batch."""
 
     def __post_init__(self) -> None:
-        require(self.length >= 1, f"data.batching.length={self.length}: at least one time step")
+        require(self.length >= 1, f"data.batching.length={self.length} must be at least 1")
         require(
-            self.batch_size >= 1, f"data.batching.batch_size={self.batch_size}: at least one row"
+            self.batch_size >= 1, f"data.batching.batch_size={self.batch_size} must be at least 1"
         )
 
 
 @register("data/batching", "windows", builds="unroll.data.batching:Windows")
 @dataclass(frozen=True)
 class WindowsConfig(BatchingConfig):
-    """The lab's task: `length` tokens in, the next one out, inside one document."""
+    """The lab's task: read `length` tokens of a document, predict the next one."""
 
     shuffle: bool
 
@@ -112,13 +111,13 @@ class SequentialConfig(BatchingConfig):
 class CorpusConfig:
     name: str
     valid_fraction: float
-    """Share of the training documents held out where the corpus has no validation split."""
+    """Share of the training documents to hold out if the corpus has no validation split."""
     test_fraction: float
-    """The same for the test split. 0 holds nothing out."""
+    """The same for the test split. With 0 nothing is held out."""
     split_seed: int
-    """Seed of the choice of held-out documents, and of what is generated."""
+    """Seed that chooses held-out documents and draws generated ones."""
     limit: int | None
-    """Only the first n documents of every split the corpus has; null for all."""
+    """Only the first n documents of every split that the corpus has; null for all."""
     append_eos: bool
     """End every document with `<eos>`."""
     cache: str
@@ -127,10 +126,12 @@ class CorpusConfig:
     tokenizer: TokenizerConfig
     batching: BatchingConfig
 
+    free_text = ("path", "valid_path", "test_path", "text_column")
+
     def __post_init__(self) -> None:
         for key in ("valid_fraction", "test_fraction"):
             share = getattr(self, key)
-            require(0 <= share < 1, f"data.{key}={share}: a share from 0 up to, but below, 1")
+            require(0 <= share < 1, f"data.{key}={share} must be at least 0 and below 1")
         require(
             self.valid_fraction + self.test_fraction < 1,
             f"data.valid_fraction={self.valid_fraction} and data.test_fraction="
@@ -138,32 +139,33 @@ class CorpusConfig:
         )
         require(
             self.limit is None or self.limit >= 1,
-            f"data.limit={self.limit}: at least one document (or null for all)",
+            f"data.limit={self.limit} must be at least 1 (or null for all documents)",
         )
 
 
 @register("data", "lee_news", builds="unroll.data.corpus:LeeNews")
 @dataclass(frozen=True)
 class LeeNewsConfig(CorpusConfig):
-    """The Lee news corpus that the gensim package carries (Lee et al. 2005)."""
+    """The Lee news corpus, which is part of the gensim package (Lee et al. 2005)."""
 
 
-@register("data", "ag_news", builds="unroll.data.corpus:AGNews")
+@register("data", "ag_news", builds="unroll.data.ag_news:AGNews")
 @dataclass(frozen=True)
 class AGNewsConfig(CorpusConfig):
     """AG News (Zhang et al. 2015)."""
 
     path: str | None
-    """A `save_to_disk` folder; null takes `fancyzhx/ag_news` from the Hugging Face hub."""
+    """A folder with the published train.csv and test.csv, with Parquet files, or written by
+    `save_to_disk`; null takes `fancyzhx/ag_news` from the Hugging Face hub."""
 
 
 @register("data", "penn_treebank", builds="unroll.data.corpus:PennTreebank")
 @dataclass(frozen=True)
 class PennTreebankConfig(CorpusConfig):
-    """Penn Treebank as preprocessed by Mikolov: a sentence a line."""
+    """Penn Treebank as preprocessed by Mikolov: one sentence per line."""
 
     path: str
-    """The folder of ptb.train.txt, ptb.valid.txt and ptb.test.txt."""
+    """The folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt."""
 
 
 @register("data", "text_files", builds="unroll.data.corpus:TextFiles")
@@ -176,25 +178,33 @@ class TextFilesConfig(CorpusConfig):
     valid_path: str | None
     test_path: str | None
     document: str
-    """What a document is in plain text: line, paragraph (parted by empty lines) or file."""
+    """What a document is in plain text: line, paragraph (separated by empty lines) or file."""
     encoding: str
-    text_column: str
-    """The column that holds the text, in CSV, JSONL and Parquet."""
+    """Of plain text and CSV; JSONL and Parquet are always UTF-8."""
+    text_column: int | str
+    """The column that holds the text, in CSV, JSONL and Parquet. A number is its position, from 0,
+    in CSV files without a header; a name made of digits is written in quotes: `'"0"'`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("data.document", self.document, ("line", "paragraph", "file"))
+        require(
+            isinstance(self.text_column, str) or self.text_column >= 0,
+            f"data.text_column={self.text_column} must be at least 0: positions are counted from "
+            "the first column",
+        )
 
 
-@register("data", "time_machine", builds="unroll.data.corpus:TimeMachine")
+@register("data", "time_machine", builds="unroll.data.books:TimeMachine")
 @dataclass(frozen=True)
 class TimeMachineConfig(CorpusConfig):
-    """The Time Machine (Wells 1895), a line a document, lines set end to end as in d2l 8.2."""
+    """The Time Machine (Wells 1895): every line a document, lines end to end as in d2l 8.2."""
 
     path: str | None
-    """The text; null downloads it and checks its SHA-1."""
+    """The text file; null downloads it and checks its SHA-1."""
     cleaning: str
-    """letters: everything but letters becomes one space (d2l); lines: lines are only stripped."""
+    """letters: anything else than letters becomes one space (d2l); lines: lines are only
+    stripped."""
     characters: int | None
     """Only the first n characters, after cleaning; null for all."""
 
@@ -204,10 +214,11 @@ class TimeMachineConfig(CorpusConfig):
         _require_characters(self.characters)
 
 
-@register("data", "lyrics", builds="unroll.data.corpus:Lyrics")
+@register("data", "lyrics", builds="unroll.data.books:Lyrics")
 @dataclass(frozen=True)
 class LyricsConfig(CorpusConfig):
-    """Song lyrics out of a zip, one text with its newlines as spaces (d2l, first edition, 6.3)."""
+    """Song lyrics from a zip file, as one text with spaces for newlines (d2l, first edition,
+    6.3)."""
 
     path: str
     characters: int | None
@@ -225,36 +236,34 @@ class RecallConfig(CorpusConfig):
     1997, experiment 2). Held-out splits are further draws."""
 
     gap: int
-    """Distractors between the symbol and its return."""
+    """Number of distractors between the two symbols."""
     symbols: int
-    """Different symbols."""
+    """Number of different symbols."""
     distractors: int
-    """Different distractors, each as likely; 1 fills every gap alike."""
+    """Number of different distractors, equally likely; with 1 all gaps are the same."""
     documents: int
-    """Documents drawn, those that are held out included."""
+    """Number of documents drawn, including held-out ones."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for key, least in (("gap", 0), ("symbols", 2), ("distractors", 1), ("documents", 1)):
             value = getattr(self, key)
-            require(value >= least, f"data.{key}={value}: at least {least}")
+            require(value >= least, f"data.{key}={value} must be at least {least}")
         length = self.batching.length
         require(
             length > self.gap,
-            f"data.gap={self.gap}: the symbol would have left a sequence of data.batching.length="
-            f"{length} before it returns: take data.batching.length={self.gap + 1}, or "
-            f"data.gap={length - 1}",
+            f"data.gap={self.gap} does not fit into sequences of data.batching.length={length}: "
+            f"use data.batching.length={self.gap + 1}, or data.gap={length - 1}",
         )
         require(
             self.batching.name != "windows" or length == self.gap + 1,
-            f"data.batching.length={length}: a window takes a symbol and its gap of "
-            f"data.gap={self.gap}, and no document holds more: take data.batching.length="
-            f"{self.gap + 1}, or leave it out",
+            f"data.batching.length={length}: a window is a symbol and data.gap={self.gap} words, "
+            f"so use data.batching.length={self.gap + 1}, or leave it out",
         )
         require(
             self.tokenizer.name == "word" and not self.append_eos,
             f"data/tokenizer={self.tokenizer.name} data.append_eos={str(self.append_eos).lower()}:"
-            " data=recall counts its gap in words and ends with the symbol, so take "
+            " data=recall counts its gap in words and ends with the symbol, so use "
             "data/tokenizer=word data.append_eos=false",
         )
 
@@ -262,5 +271,5 @@ class RecallConfig(CorpusConfig):
 def _require_characters(characters: int | None) -> None:
     require(
         characters is None or characters >= 1,
-        f"data.characters={characters}: at least one character (or null for all)",
+        f"data.characters={characters} must be at least 1 (or null for all)",
     )

@@ -1,9 +1,9 @@
-"""A generated corpus that asks for its first word again: how far back does a model remember?
+"""A generated corpus that repeats its first word after a gap: how long does a model remember?
 
     s3  d0 d5 d1 d1  s3        a document of gap 4: symbol, distractors, the symbol again
 
-Symbols and distractors are drawn uniformly and independently, so that the best perplexity any
-model can have is known in closed form.
+Symbols and distractors are drawn uniformly and independently, so that the lowest possible
+perplexity is known in closed form.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DRAWN_AT_ONCE = 1024
 
 
 class Recall(Corpus):
-    """Documents drawn from ``data.split_seed``; there is no file behind them."""
+    """Documents drawn with ``data.split_seed``; it reads no file."""
 
     config: RecallConfig
 
@@ -57,14 +57,14 @@ def _drawn(
 
 
 def best_perplexity(config: RecallConfig, protocol: str, context: int, documents: int) -> float:
-    """The perplexity of a model that knows how ``documents`` documents were drawn and forgets
-    nothing that ``protocol`` lets it read (``context`` tokens, for ``window``).
+    """The perplexity of a model that knows how ``documents`` documents are drawn and remembers
+    everything that ``protocol`` shows it (``context`` tokens, for ``window``).
 
-    A distractor costs ln D nats, the symbol's return nothing. ``stream`` asks for the symbols
-    that open documents too, all but the very first: ln S each. A ``window`` that holds no symbol
-    is one of ``m`` that look alike, of which one ends a document: whether it does costs
-    -ln(1/m) there and -ln(1 - 1/m) elsewhere, and what returns costs ln S. ``handout`` leaves
-    the symbol out and divides by the same number.
+    A distractor costs ln D nats, the repeated symbol nothing. ``stream`` also scores the symbols
+    at the start of documents, except the very first: ln S each. A ``window`` without a symbol is
+    one of ``m`` that look the same, of which one is at the end of a document: to predict this
+    costs -ln(1/m) at the end and -ln(1 - 1/m) elsewhere, and the repeated symbol costs ln S.
+    ``handout`` does not score the repeated symbol but divides by the same number.
     """
     gap, symbol, distractor = config.gap, math.log(config.symbols), math.log(config.distractors)
     if protocol == "last":

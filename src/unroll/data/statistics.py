@@ -1,5 +1,4 @@
-"""What a split looks like: how long its documents are, which tokens fill it, and how much of it
-the lab's task uses."""
+"""Statistics of a split: lengths of documents, frequent tokens, what the lab's task uses."""
 
 from __future__ import annotations
 
@@ -13,13 +12,13 @@ from unroll.data.token_stream import TokenStream
 from unroll.data.vocabulary import SPECIALS, Vocabulary
 
 BINS = 50
-"""At most so many bars in a histogram of lengths."""
+"""Largest number of bars in a histogram of lengths."""
 COUNTED_AT_ONCE = 1 << 23  # ids, so that memory does not grow with the corpus
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """``counts[k]`` values lie in ``[k * width, (k + 1) * width)``; all are whole numbers."""
+    """``counts[k]`` values are in ``[k * width, (k + 1) * width)``; all are integers."""
 
     width: int
     counts: list[int]
@@ -27,8 +26,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a document, over the documents of a split. Quartiles between two documents are
-    interpolated."""
+    """Tokens per document, over the documents of a split. Quartiles are interpolated linearly."""
 
     minimum: int
     lower_quartile: float
@@ -41,7 +39,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Frequent:
-    """A token, its id, and how often it occurs."""
+    """A token, its id and its count."""
 
     token: str
     id: int
@@ -50,30 +48,30 @@ class Frequent:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Figures of one split. The lab's task reads ``window`` tokens and predicts the next one of
-    the same document, so that it has a target for each token but the first ``window`` of each."""
+    """Statistics of one split. The lab's task reads ``window`` tokens and predicts the next one of
+    the same document, so every token except the first ``window`` of a document is a target."""
 
     documents: int
     tokens: int
     characters: int
     types: int
-    """Distinct tokens, specials included where they occur."""
+    """Distinct tokens, including specials that occur."""
     unknown_rate: float
     """Share of the tokens that are ``<unk>``."""
     window: int
     windows: int
-    """Windows, each with one target, that the lab's task finds."""
+    """Windows of the lab's task, each with one target."""
     longer_documents: int
-    """Documents longer than a window: the only ones the lab's task reads."""
+    """Documents longer than a window: the lab's task reads only these."""
     longer_rate: float
     target_rate: float
-    """Share of the tokens that are a target of the lab's task."""
+    """Share of the tokens that are targets of the lab's task."""
     lengths: Lengths
     most_frequent: list[Frequent]
 
 
 def statistics(stream: TokenStream, vocabulary: Vocabulary, window: int) -> Statistics:
-    """The figures of a split that holds at least one token."""
+    """The statistics of a split that contains at least one token."""
     counts = token_counts(stream, len(vocabulary))
     windows = len(WindowIndex(stream, window))
     longer = int((stream.lengths > window).sum())
@@ -105,8 +103,8 @@ def token_counts(stream: TokenStream, vocabulary_size: int) -> npt.NDArray[np.in
 def most_frequent(
     counts: npt.NDArray[np.int64], vocabulary: Vocabulary, size: int = 10
 ) -> list[Frequent]:
-    """The ``size`` tokens that occur most often, specials left out; of tokens as frequent as each
-    other the one with the lower id comes first."""
+    """The ``size`` most frequent tokens, without specials; of equally frequent tokens the one with
+    the lower id comes first."""
     order = np.argsort(-counts[len(SPECIALS) :], kind="stable")[:size] + len(SPECIALS)
     return [
         Frequent(vocabulary.tokens[position], position, int(counts[position]))
@@ -116,7 +114,7 @@ def most_frequent(
 
 
 def lengths(stream: TokenStream) -> Lengths:
-    """How long the documents of a split are."""
+    """Statistics of the lengths of the documents of a split."""
     found = stream.lengths
     quartiles = np.quantile(found, (0.25, 0.5, 0.75)).tolist()
     width = int(found.max()) // BINS + 1

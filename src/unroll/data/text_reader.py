@@ -1,4 +1,4 @@
-"""Files to documents: found, opened, unpacked and decoded as they stream by."""
+"""Files to documents: find, open, unpack and decode them as a stream."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from unroll.errors import Refused, require
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
+QUOTED = 200
+"""Characters of foreign text that an error line may contain."""
 
 
 def expand(path: str, key: str) -> list[Path]:
-    """The files that a file, a folder or a glob names, sorted; hidden ones left out.
+    """The files of a path, a folder or a glob, sorted, without hidden ones.
 
     Raises:
         Refused: there are none.
@@ -34,33 +36,33 @@ def expand(path: str, key: str) -> list[Path]:
         place = existing(path, key)
         found = list(place.rglob("*")) if place.is_dir() else [place]
     files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
-    require(files, f"{key}={path} holds no file")
+    require(files, f"{key}={path} contains no file")
     return files
 
 
 def existing(given: str | Path, key: str = "") -> Path:
-    """The path that was given, if it exists.
+    """``given`` as a path.
 
     Raises:
-        Refused: it does not.
+        Refused: it does not exist.
     """
     require(str(given), f"{key}= is empty: give a path")
     path = Path(given)
     named = f"{key}={path}" if key else str(path)
     try:
-        there = path.exists()
+        exists = path.exists()
     except (OSError, ValueError) as error:
         raise Refused(f"{named} is not a path: {error}") from error
-    require(there, f"{named} does not exist")
+    require(exists, f"{named} does not exist")
     return path
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedReader]:
-    """The file's bytes, to read.
+    """The file, open for reading bytes.
 
     Raises:
-        Refused: they cannot be read.
+        Refused: it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -70,46 +72,56 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 
 class Readable(Protocol):
-    """Bytes that stream by."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Documents out of plain, gz and zip files, decoded as they stream by."""
+    """Documents of plain, gz and zip files, decoded as a stream."""
 
     document: str
     encoding: str = "utf-8"
 
     def documents(self, path: Path) -> Iterator[str]:
-        """Documents of one file, without the empty ones.
+        """Documents of one file, without empty ones.
 
         Raises:
-            Refused: the file is damaged, or a byte is not of the encoding (with its offset).
+            Refused: the file is damaged, or a byte is not valid in the encoding (the message
+                gives its offset).
         """
         for name, stream in self._members(path):
             yield from _grouped(self._lines(name, stream), self.document)
 
+    def lines(self, path: Path) -> Iterator[str]:
+        """Lines of one file, each with its newline (the last may have none).
+
+        Raises:
+            Refused: as ``documents``.
+        """
+        for name, stream in self._members(path):
+            yield from self._lines(name, stream)
+
     def _members(self, path: Path) -> Iterator[tuple[str, Readable]]:
         if path.suffix == ".zip":
             try:
-                with zipfile.ZipFile(path) as archive:
+                with opened(path) as packed, zipfile.ZipFile(packed) as archive:
                     members = [info for info in archive.infolist() if not info.is_dir()]
-                    require(members, f"{path} holds no file")
+                    require(members, f"{path} contains no file")
                     for info in members:
                         parts = Path(info.filename).parts
                         require(
                             ".." not in parts and not Path(info.filename).is_absolute(),
-                            f"{path} names {info.filename!r}, a path that leaves the archive: it "
-                            "is not read",
+                            f"{path} contains {shortened(repr(info.filename))}, a path that leaves "
+                            "the archive: it is not read",
                         )
                     for info in members:
                         with archive.open(info) as member:
                             yield f"{path}:{info.filename}", member
             except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
                 raise Refused(
-                    f"{path} is not a zip that can be read: {first_line(error)}"
+                    f"{path} cannot be read as a zip file: {first_line(error)}"
                 ) from error
         elif path.suffix == ".gz":
             with opened(path) as packed, gzip.GzipFile(fileobj=packed) as file:
@@ -119,17 +131,17 @@ class Reader:
                 yield str(path), file
 
     def _lines(self, name: str, stream: Readable) -> Iterator[str]:
-        """Lines with their ends as they are, but every kind of newline as one."""
+        """Lines, unchanged except that every kind of newline becomes one."""
         try:
-            "".encode(self.encoding)  # refuses codecs that are not of text, as hex is
+            "".encode(self.encoding)  # refuses codecs that do not encode text, such as hex
             decoder = codecs.getincrementaldecoder(self.encoding)()
         except (LookupError, ValueError) as error:
             raise Refused(
-                f"data.encoding={self.encoding} is not an encoding that Python knows, as utf-8, "
-                "latin-1 or gb18030 are"
+                f"data.encoding={self.encoding} is not a text encoding that Python knows: use for "
+                "example utf-8, latin-1 or gb18030"
             ) from error
         offset, first = 0, True
-        held: list[str] = []  # of a line whose end has not come yet
+        held: list[str] = []  # the start of a line that is not complete yet
         while True:
             try:
                 block = stream.read(BLOCK)
@@ -141,8 +153,8 @@ class Reader:
             except UnicodeError as error:
                 within = getattr(error, "start", 0)
                 raise Refused(
-                    f"{name}: the byte at offset {offset - pending + within} is not "
-                    f"{self.encoding}: mend the file, or set data.encoding"
+                    f"{name}: the byte at offset {offset - pending + within} is not valid "
+                    f"{self.encoding}: correct the file, or set data.encoding"
                 ) from error
             offset += len(block)
             if first and text:
@@ -151,7 +163,7 @@ class Reader:
             if block and not ("\n" in text or "\r" in text):
                 continue
             text = "".join(held)
-            waiting = bool(block) and text.endswith("\r")  # its newline may open the next block
+            waiting = bool(block) and text.endswith("\r")  # for a newline at the next start
             body = text[:-1] if waiting else text
             lines = body.replace("\r\n", "\n").replace("\r", "\n").split("\n")
             held = [lines.pop() + ("\r" if waiting else "")]
@@ -163,7 +175,7 @@ class Reader:
 
 
 def _grouped(lines: Iterator[str], document: str) -> Iterator[str]:
-    """Lines as documents: each line, each block between empty lines, or all of them."""
+    """Lines as documents: each line, each block between empty lines, or all lines."""
     block: list[str] = []
     for line in lines:
         if document == "line":
@@ -181,16 +193,24 @@ def _grouped(lines: Iterator[str], document: str) -> Iterator[str]:
 
 
 def content_hash(path: Path) -> bytes:
-    """A hash of the file's bytes.
+    """A hash of the content of a file.
 
     Raises:
-        Refused: they cannot be read.
+        Refused: it cannot be read.
     """
     with opened(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
+    """The first line of an error's text, shortened."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+    return shortened(text.splitlines()[0])
+
+
+def shortened(text: str) -> str:
+    """Text out of a file, made safe to quote in an error line: at most 200 characters, in one
+    line, with characters that cannot be printed replaced by U+FFFD."""
+    text = " ".join(text[: 2 * QUOTED].split())
+    text = "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
+    return text if len(text) <= QUOTED else f"{text[: QUOTED - 1]}\u2026"

@@ -28,8 +28,8 @@ from unroll.registry import build
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT = 1  # raise it when what is written under a fingerprint changes
-RELEASE_AFTER = 1 << 23  # ids read before the pages they lie in are handed back
+FORMAT = 2  # increase it when the same settings and files give other ids
+RELEASE_AFTER = 1 << 23  # ids read before their memory pages are released
 
 Ids = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
@@ -50,7 +50,7 @@ class TokenStream:
 
     @classmethod
     def from_documents(cls, documents: list[Ids], characters: int = 0) -> TokenStream:
-        """A stream held in memory."""
+        """A stream in memory."""
         lengths = np.array([0] + [len(document) for document in documents], dtype=np.int64)
         joined = np.concatenate([np.zeros(0, np.int32), *documents]).astype(np.int32)
         return cls(joined, np.cumsum(lengths), characters)
@@ -68,10 +68,10 @@ class TokenStream:
         return self.offsets[1:] - self.offsets[:-1]
 
     def rows(self, starts: Offsets, length: int) -> npt.NDArray[np.int64]:
-        """The ``length`` ids from each start on, ``(len(starts), length)``.
+        """The ``length`` ids that begin at each start, ``(len(starts), length)``.
 
-        Pages of the mapping that were read are handed back every so often, so that resident
-        memory does not grow with the corpus.
+        Pages of the mapping are released from time to time, so that resident memory does not grow
+        with the corpus.
         """
         found: npt.NDArray[np.int64] = self.tokens[starts[:, None] + np.arange(length)].astype(
             np.int64
@@ -92,7 +92,7 @@ class TokenStream:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A corpus as ids: the streams by split, and what turned text into them."""
+    """A corpus as ids: the streams by split, and the tokenizer and vocabulary that made them."""
 
     tokenizer: Tokenizer
     vocabulary: Vocabulary
@@ -107,14 +107,14 @@ def encode(
     tokenizer: Tokenizer | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> Encoded:
-    """The token streams of a corpus, from the cache where they have been made before.
+    """The token streams of a corpus, from the cache if they are in it.
 
     Tokenizer and vocabulary are learned from the training split, unless both are given. The
-    cache entry is made in a folder of its own and renamed into place, under a lock: of two
-    processes that start at once, the second waits and then reads.
+    cache entry is written to a temporary folder and renamed, under a lock: if two processes start
+    together, the second waits and then reads.
 
     Raises:
-        Refused: the corpus cannot be read or holds no token.
+        Refused: the corpus cannot be read or contains no token.
     """
     from filelock import FileLock
 
@@ -155,7 +155,7 @@ def _write(
             for split, table in tables.items()
         }
         for split, (tokens, _) in meta.items():
-            require(tokens > 0, f"{corpus.where(split)}: the {split} split holds no token")
+            require(tokens > 0, f"{corpus.where(split)}: the {split} split contains no token")
         (work / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
         (work / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
         (work / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -165,25 +165,25 @@ def _write(
 
 
 def learn(config: CorpusConfig, table: Dataset) -> tuple[Tokenizer, Vocabulary]:
-    """Tokenizer and vocabulary of a training table."""
+    """Tokenizer and vocabulary, learned from a training table."""
     tokenizer: Tokenizer = build("data/tokenizer", config.tokenizer)
     tokenizer.train(texts(table))
     counts: Counter[str] = Counter()
     for tokens in tokenize_all(tokenizer, texts(table)):
         counts.update(tokens)
-    require(counts, f"data={config.name}: the training split holds no token")
+    require(counts, f"data={config.name}: the training split contains no token")
     return tokenizer, Vocabulary.from_counts(counts, config.vocabulary, tokenizer.inventory)
 
 
 def texts(table: Dataset) -> Iterator[str]:
-    """The documents of a table, a thousand in memory at a time."""
+    """The documents of a table, with a thousand in memory at a time."""
     return chain.from_iterable(batch[TEXT] for batch in table.iter(batch_size=1000))
 
 
 def _write_stream(
     stem: Path, table: Dataset, tokenizer: Tokenizer, vocabulary: Vocabulary, append_eos: bool
 ) -> tuple[int, int]:
-    """Write ids and offsets as they come; return tokens and characters."""
+    """Write ids and offsets as a stream; return the number of tokens and of characters."""
     characters = total = 0
     with (
         stem.with_suffix(".tokens").open("wb") as tokens_file,

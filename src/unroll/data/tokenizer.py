@@ -1,4 +1,4 @@
-"""Text to tokens and back. Each tokenizer says which characters it treats as one token."""
+"""Text to tokens and back."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ class Tokenizer(Protocol):
     """What every tokenizer offers."""
 
     def train(self, documents: Iterable[str]) -> None:
-        """Learn from the training documents what has to be learned."""
+        """Learn from the training documents, if there is something to learn."""
 
     @property
     def inventory(self) -> list[str]:
-        """Tokens that the vocabulary must hold, seen or not."""
+        """Tokens that the vocabulary must contain, seen or not."""
 
     def tokenize(self, text: str) -> list[str]: ...
 
     def join(self, tokens: Iterable[str]) -> str:
-        """Text of tokens; the inverse of ``tokenize`` up to case and white space."""
+        """Text of tokens; the inverse of ``tokenize`` except for case and white space."""
 
     def to_json(self) -> str:
         """What was learned."""
 
     def restore(self, learned: str) -> None:
-        """Take up what another one of the same config learned."""
+        """Restore what a tokenizer with the same config learned."""
 
 
-class _Ruled:
-    """A tokenizer that is all rule and learns nothing."""
+class _RuleBased:
+    """A tokenizer that learns nothing."""
 
     @property
     def inventory(self) -> list[str]:
@@ -47,8 +47,8 @@ class _Ruled:
         pass
 
 
-class WordTokenizer(_Ruled):
-    """Lower-case, then split on white space: the lab's tokens."""
+class WordTokenizer(_RuleBased):
+    """Convert to lower case, then split on white space: the lab's tokens."""
 
     def __init__(self, config: WordConfig) -> None:
         self.lower = config.lower
@@ -60,8 +60,8 @@ class WordTokenizer(_Ruled):
         return " ".join(tokens)
 
 
-class CharacterTokenizer(_Ruled):
-    """Every character a token, white space included."""
+class CharacterTokenizer(_RuleBased):
+    """Every character is a token, including white space."""
 
     def __init__(self, config: CharacterConfig) -> None:
         self.lower = config.lower
@@ -76,7 +76,7 @@ class CharacterTokenizer(_Ruled):
 class SubwordTokenizer:
     """Byte-level byte-pair encoding (Sennrich et al. 2016, over bytes as in Radford et al. 2019).
 
-    Every text is representable, since each of the 256 bytes is a token.
+    It can represent every text, since each of the 256 bytes is a token.
     """
 
     def __init__(self, config: SubwordConfig) -> None:
@@ -122,5 +122,5 @@ class SubwordTokenizer:
 
 
 def tokenize_all(tokenizer: Tokenizer, documents: Iterable[str]) -> Iterator[list[str]]:
-    """Tokens of one document after the other, held one document at a time."""
+    """Tokens of each document, one document in memory at a time."""
     return map(tokenizer.tokenize, documents)

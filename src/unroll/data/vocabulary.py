@@ -17,12 +17,12 @@ SPECIALS = (UNKNOWN, PADDING, BEGIN, END)
 
 
 class Vocabulary:
-    """The four specials, then the words by falling frequency (words as frequent as each other
-    stand in the order in which they were first seen). Ids are positions in ``tokens``."""
+    """The four specials, then the words by falling frequency (equally frequent words in the order
+    in which they were first seen). Ids are positions in ``tokens``."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         if tuple(tokens[: len(SPECIALS)]) != SPECIALS or len(set(tokens)) != len(tokens):
-            raise ValueError("a vocabulary starts with the specials and names no token twice")
+            raise ValueError("a vocabulary must start with the specials and contain no token twice")
         self.tokens = list(tokens)
         self._ids = {token: position for position, token in enumerate(self.tokens)}
         self.unknown = self._ids[UNKNOWN]
@@ -32,7 +32,7 @@ class Vocabulary:
     def from_counts(
         cls, counts: Counter[str], config: VocabularyConfig, always: Iterable[str] = ()
     ) -> Vocabulary:
-        """Build from token counts; tokens in ``always`` are kept however rare they are."""
+        """Build from token counts; tokens in ``always`` are kept even if they are rare."""
         kept = dict.fromkeys(SPECIALS)
         kept.update(dict.fromkeys(always))
         room = None if config.max_size is None else max(config.max_size, len(kept))
@@ -49,7 +49,7 @@ class Vocabulary:
         return token in self._ids
 
     def encode(self, tokens: Iterable[str]) -> npt.NDArray[np.int32]:
-        """Ids of tokens, ``<unk>`` for those it does not know."""
+        """Ids of tokens, ``<unk>`` for unknown ones."""
         return np.fromiter(map(self._ids.get, tokens, repeat(self.unknown)), dtype=np.int32)
 
     def decode(self, ids: Iterable[int]) -> list[str]:

@@ -1,7 +1,7 @@
-"""Zipf's law: how often the n-grams of a text occur, against their rank (Zipf 1949).
+"""Zipf's law: frequency of the n-grams of a text against their rank (Zipf 1949).
 
-n-grams run over the token stream from end to end, across documents, as d2l 8.3 counts them and as
-the sequential batching reads them: a document may be no more than a line of a book.
+n-grams are counted over the whole token stream, across documents, as in d2l 8.3 and as the
+sequential batching reads it: a document may be only one line of a book.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from unroll.errors import require
 
 ORDERS = {"unigrams": 1, "bigrams": 2, "trigrams": 3}
 FIRST_RANK = 10
-"""Where the fit starts: the handful of words before it bend away from the law (Mandelbrot 1953)."""
+"""First rank of the fit: the few words before it deviate from it (Mandelbrot 1953)."""
 LEAST_COUNT = 5
-"""Where the fit ends: rarer n-grams stand on long steps of equal counts, and the slope there is
-that of rounding to whole numbers."""
+"""Smallest count in the fit: rarer n-grams form long steps of equal counts, where the slope is only
+an effect of rounding to integers."""
 POINTS = 100
-"""Ranks, evenly apart on a logarithmic axis, that are drawn, and as many that are fitted: of all
-ranks nine in ten lie in the last decade, which would decide alone."""
+"""Number of ranks, evenly spaced on a logarithmic axis, in the plot, and the same in the fit: with
+all ranks the last decade, nine in ten of them, would decide the fit alone."""
 
 Counts = npt.NDArray[np.int64]
 
@@ -33,7 +33,7 @@ Counts = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Fit:
     """``count = scale * rank ** -exponent`` by least squares in logarithms over the ranks from
-    ``first_rank`` to ``last_rank``; nan where these hold fewer than two ranks."""
+    ``first_rank`` to ``last_rank``; NaN if these are fewer than two ranks."""
 
     exponent: float
     scale: float
@@ -48,7 +48,7 @@ class RankFrequency:
     occurrences: int
     distinct: int
     once: int
-    """n-grams that occur a single time."""
+    """Number of n-grams that occur once."""
     most_frequent: list[tuple[str, int]]
     """The ten most frequent, as text, with their counts."""
     points: list[tuple[int, int]]
@@ -57,10 +57,10 @@ class RankFrequency:
 
 
 def rank_frequency(stream: TokenStream, vocabulary: Vocabulary, order: int) -> RankFrequency:
-    """Counts of the n-grams of ``order`` tokens, special ones included.
+    """Counts of the n-grams of ``order`` tokens, including specials.
 
     Raises:
-        Refused: the vocabulary is too large for n-grams of this order to be numbered.
+        Refused: the vocabulary is too large to number n-grams of this order.
     """
     counts, starts = ngram_counts(stream.tokens, order, len(vocabulary))
     texts = [
@@ -81,16 +81,16 @@ def rank_frequency(stream: TokenStream, vocabulary: Vocabulary, order: int) -> R
 def ngram_counts(
     tokens: npt.NDArray[np.int32], order: int, vocabulary_size: int
 ) -> tuple[Counts, Counts]:
-    """How often each n-gram that occurs does so, falling, and where in ``tokens`` it first
-    stands; of n-grams as frequent as each other the one seen first comes first.
+    """The count of each n-gram, falling, and the position in ``tokens`` where it first occurs; of
+    equally frequent n-grams the one that occurs first comes first.
 
-    Each n-gram becomes one number below ``vocabulary_size ** order``, and equal ones are counted
-    after sorting: about 40 bytes a token.
+    Each n-gram becomes one number below ``vocabulary_size ** order``, and equal numbers are
+    counted after sorting: about 40 bytes per token.
     """
     require(
         vocabulary_size**order < 2**63,
-        f"n-grams of {order} tokens out of {vocabulary_size:,} are too many to number: set "
-        "data.vocabulary.max_size=2000000",
+        f"n-grams of {order} tokens from a vocabulary of {vocabulary_size:,} are too many to "
+        "number: set data.vocabulary.max_size=2000000",
     )
     keys = np.zeros(max(len(tokens) - order + 1, 0), np.int64)
     for position in range(order):
@@ -101,7 +101,7 @@ def ngram_counts(
 
 
 def fit(counts: npt.NDArray[Any]) -> Fit:
-    """The power law through falling ``counts``, of which the first has rank 1."""
+    """The power law fitted to falling ``counts``, the first of which has rank 1."""
     last = int((counts >= LEAST_COUNT).sum())
     if last <= FIRST_RANK:
         return Fit(math.nan, math.nan, FIRST_RANK, last)
@@ -111,7 +111,7 @@ def fit(counts: npt.NDArray[Any]) -> Fit:
 
 
 def spaced(first: int, last: int) -> Counts:
-    """At most ``POINTS`` different ranks from ``first`` to ``last``, evenly apart in logarithm."""
+    """At most ``POINTS`` different ranks from ``first`` to ``last``, evenly spaced in logarithm."""
     if last < first:
         return np.zeros(0, np.int64)
     return np.unique(np.geomspace(first, last, POINTS).round().astype(np.int64))

@@ -1,14 +1,14 @@
 """One definition of perplexity for every model and every protocol.
 
-A protocol is a way of reading: it turns a token stream into batches, in which the targets that
-are not ``IGNORE`` are scored. One loop then adds up nats over the batches of any protocol.
+A protocol is a way of reading: it turns a token stream into batches, whose targets are scored
+except ``IGNORE``. One loop then sums nats over the batches of any protocol.
 
     perplexity          = exp(nats / counted)
     bits per character  = nats / ln 2 / characters
     accuracy            = hits / tokens
 
-``tokens`` is the number of scored tokens, ``counted`` the same save in ``handout``.
-``characters`` is the length of the original text, in the proportion in which its tokens were
+``tokens`` is the number of scored tokens, ``counted`` is the same, except in ``handout``.
+``characters`` is the length of the original text, times the share of its tokens that were
 scored.
 """
 
@@ -27,18 +27,19 @@ from unroll.data.batching import IGNORE, Batch, WindowIndex, last_target_only, s
 from unroll.data.token_stream import Offsets, TokenStream
 from unroll.errors import require
 from unroll.evaluation.config import EvaluationConfig
+from unroll.models.config import require_one_direction
 from unroll.models.model import Model
 
 STEPS_AT_ONCE = 1024
-"""Time steps of one batch of ``stream``, ``document`` and ``last``: bounds the memory of hidden
+"""Time steps in one batch of ``stream``, ``document`` and ``last``: limits the memory for hidden
 states."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a model makes of a text. ``nats`` is the sum of ``-log p`` over ``tokens`` scored
-    tokens, ``counted`` the number it is divided by, ``hits`` how many of them no other was
-    likelier than, nan where that is not known."""
+    """A model's score of a text. ``nats`` is the sum of ``-log p`` over ``tokens`` scored tokens,
+    ``counted`` the number it is divided by, ``hits`` the number of top-1 correct tokens, NaN if
+    it is not known."""
 
     protocol: str
     nats: float
@@ -55,7 +56,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-likelihood; infinite where that is past a float."""
+        """exp of the mean negative log-likelihood; inf on overflow."""
         try:
             return math.exp(self.nats_per_token)
         except OverflowError:
@@ -67,7 +68,7 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """Share of the scored tokens that no other was likelier than."""
+        """Share of the scored tokens that are top-1 correct."""
         return self.hits / self.tokens
 
     @property
@@ -80,7 +81,7 @@ class Score:
         return self.tokens / self.seconds if self.seconds else math.inf
 
     def figures(self) -> dict[str, float | int]:
-        """The figures that go into a result."""
+        """The figures for a result."""
         return {
             "perplexity": self.perplexity,
             "nats_per_token": self.nats_per_token,
@@ -95,19 +96,15 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
     """Score a token stream under ``config.protocol``.
 
     Args:
-        model: left in evaluation mode only while it is scored.
+        model: in evaluation mode while it is scored, then as before.
         stream: the documents.
-        config: protocol, context and how many rows to read at once.
+        config: protocol, context and number of rows to read together.
         unknown: id of ``<unk>``.
 
     Raises:
         Refused: no token can be scored, or the model reads ahead and the protocol carries state.
     """
-    require(
-        not model.bidirectional or config.protocol in ("window", "handout"),
-        f"evaluation.protocol={config.protocol} would show a bidirectional model the words it is "
-        "to predict: take evaluation.protocol=window",
-    )
+    require_one_direction(model.bidirectional, "evaluation.protocol", config.protocol)
     require_scorable(stream, config, "the text")
     protocol = PROTOCOLS[config.protocol](config, every_position=not model.bidirectional)
     nats, hits, tokens, unknowns = 0.0, 0.0, 0, 0
@@ -135,7 +132,7 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
 
 
 def require_scorable(stream: TokenStream, config: EvaluationConfig, name: str) -> None:
-    """Raise ``Refused`` where the protocol finds no token to score."""
+    """Raise ``Refused`` if the protocol finds no token to score."""
     least = 3 if config.protocol == "handout" else 2
     longest = len(stream) if config.protocol == "stream" else stream.lengths.max(initial=0)
     require(
@@ -157,13 +154,13 @@ class Protocol:
         raise NotImplementedError
 
     def counted(self, stream: TokenStream, tokens: int) -> int:
-        """What the sum of nats is divided by."""
+        """The number that the sum of nats is divided by."""
         return tokens
 
 
 class Stream(Protocol):
-    """The whole split as one text: the state is carried from its first token to its last.
-    The first token has nothing before it and is not scored."""
+    """The whole split as one text: the state is carried from the first token to the last.
+    The first token has no context and is not scored."""
 
     def batches(self, stream: TokenStream) -> Iterator[Batch]:
         total = len(stream) - 1
@@ -173,9 +170,9 @@ class Stream(Protocol):
 
 
 class Document(Protocol):
-    """Each document by itself, many at once; its first token is not scored.
+    """Each document alone, many in one batch; its first token is not scored.
 
-    Documents are taken by length, so that rows of a batch end at nearly the same step.
+    Documents are sorted by length, so that rows of a batch end at nearly the same step.
     """
 
     def batches(self, stream: TokenStream) -> Iterator[Batch]:
@@ -194,8 +191,8 @@ class Last(Protocol):
 def _openings(
     stream: TokenStream, skipped: Offsets, lengths: Offsets, batch_size: int
 ) -> Iterator[Batch]:
-    """The first ``lengths`` targets of each document less the ``skipped`` first ones, all of
-    them read from the document's first token on."""
+    """The first ``lengths`` targets of each document without the ``skipped`` first ones; each
+    document is read from its first token."""
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
     for first in range(0, len(order), batch_size):
@@ -209,8 +206,8 @@ def _openings(
 def _padded(
     stream: TokenStream, starts: Offsets, skip: Offsets, left: Offsets, length: int, carry: bool
 ) -> Batch:
-    """``length`` steps of rows that have ``left`` targets each; the first ``skip`` of them are
-    not scored, nor is anything past the last."""
+    """``length`` steps of rows that have ``left`` targets each; the first ``skip`` of them and
+    all positions after the last are not scored."""
     within = starts[:, None] + np.minimum(np.arange(length + 1), np.maximum(left, 0)[:, None])
     ids = torch.from_numpy(stream.rows(np.minimum(within, len(stream) - 1).reshape(-1), 1))
     ids = ids.reshape(len(starts), length + 1)
@@ -220,10 +217,10 @@ def _padded(
 
 
 class Window(Protocol):
-    """Every token but the first of a document, each after at most ``context`` tokens of it.
+    """Every token except the first of a document, each after at most ``context`` tokens of it.
 
-    The first ``context`` predictions of a document share one pass, for their contexts are each
-    other's beginnings; every later token has a window of its own.
+    The first ``context`` predictions of a document need only one pass, because every context is
+    the start of the next; each later token has its own window.
     """
 
     def batches(self, stream: TokenStream) -> Iterator[Batch]:
@@ -248,8 +245,8 @@ def _window(stream: TokenStream, starts: Offsets, length: int) -> Batch:
 
 
 class Handout(Window):
-    """The lab's loop, with its off-by-one: of a text of N tokens it scores w_2 .. w_(N-1), never
-    the last one, and divides by N - 1."""
+    """The lab's loop, with its off-by-one error: of N tokens it scores w_2 .. w_(N-1), not the last
+    one, and divides by N - 1."""
 
     def batches(self, stream: TokenStream) -> Iterator[Batch]:
         yield from super().batches(_without_last(stream))
@@ -259,7 +256,7 @@ class Handout(Window):
 
 
 def _without_last(stream: TokenStream) -> TokenStream:
-    """The stream with the last token of each document dropped."""
+    """The stream without the last token of each document."""
     documents = [
         stream.document(index, max(int(length) - 1, 0))
         for index, length in enumerate(stream.lengths)

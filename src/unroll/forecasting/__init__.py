@@ -1,1 +1,1 @@
-"""Forecasting a series of numbers: the series, the forecasters, how they learn."""
+"""Forecasting a series of numbers: the series, the forecasters, their training."""

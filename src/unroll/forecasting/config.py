@@ -1,4 +1,4 @@
-"""What a person may say of forecasters."""
+"""Config of forecasters."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ from unroll.registry import register
 class ForecasterConfig:
     name: str
     tau: int
-    """Values that a forecast is made from."""
+    """Number of values that a forecast is made from."""
     hidden_size: int

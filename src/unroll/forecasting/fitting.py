@@ -1,4 +1,4 @@
-"""How a forecaster learns: mini-batches, mean squared error, Adam."""
+"""Training of a forecaster: mini-batches, mean squared error, Adam."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def fit(
     learning_rate: float,
     generator: Generator,
 ) -> Iterator[float]:
-    """Train on ``windows (rows, tau)`` and ``labels (rows,)``, in an order drawn anew for every
-    epoch; after each epoch yield the mean squared error over all of them."""
+    """Train on ``windows (rows, tau)`` and ``labels (rows,)``, in a new random order in
+    every epoch; after each epoch yield the mean squared error over all rows."""
     optimizer = torch.optim.Adam(forecaster.parameters(), learning_rate)
     for _ in range(epochs):
         for rows in torch.split(torch.randperm(len(labels), generator=generator), batch_size):

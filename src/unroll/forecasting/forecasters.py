@@ -1,4 +1,4 @@
-"""Forecasters, ``(batch, tau)`` to the next value ``(batch,)``, and how they go on from there."""
+"""Forecasters, ``(batch, tau)`` to the next value ``(batch,)``, and forecasts over many steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unroll.forecasting.config import ForecasterConfig
 
 
 class MLP(nn.Sequential):
-    """One hidden layer with ReLU, weights from Glorot and Bengio's uniform (2010)."""
+    """One hidden layer with ReLU; uniform initialisation of Glorot and Bengio (2010)."""
 
     def __init__(self, config: ForecasterConfig) -> None:
         hidden = nn.Linear(config.tau, config.hidden_size)
@@ -22,8 +22,8 @@ class MLP(nn.Sequential):
 
 
 class Recurrent(nn.Module):
-    """Reads the same window a value at a time, from a state of zeros; the last hidden state
-    gives the forecast. It sees what the MLP sees, and nothing before the window."""
+    """Reads the window value by value, from a state of zeros; the forecast is computed from the
+    last hidden state. Like the MLP, it sees nothing before the window."""
 
     def __init__(self, layer: Callable[..., nn.Module], config: ForecasterConfig) -> None:
         super().__init__()
@@ -50,9 +50,9 @@ def gru(config: ForecasterConfig) -> Recurrent:
 
 @torch.inference_mode()
 def ahead(forecaster: Callable[[Tensor], Tensor], windows: Tensor, steps: int) -> Tensor:
-    """Forecast 1 to ``steps`` values past every window, ``(starts, tau)`` to ``(starts, steps)``.
+    """Forecast the ``steps`` values after every window, ``(starts, tau)`` to ``(starts, steps)``.
 
-    From the second step on the forecasts stand in for the values that are not known yet.
+    From the second step on, forecasts take the place of values that are not known yet.
     """
     starts, tau = windows.shape
     values = torch.cat([windows, windows.new_empty(starts, steps)], dim=1)

@@ -1,4 +1,4 @@
-"""A noisy sine, and the windows that autoregression makes of it (d2l 9.1)."""
+"""A noisy sine, and its windows for autoregression (d2l 9.1)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 FREQUENCY = 0.01
-"""Radians from one point to the next: 628 points to a period."""
+"""Radians between two points: 628 points per period."""
 
 
 def sine(points: int) -> Tensor:
@@ -20,8 +20,8 @@ def noisy_sine(points: int, noise: float, generator: Generator) -> Tensor:
 
 
 def windows(series: Tensor, tau: int) -> Tensor:
-    """Every run of ``tau`` values, ``(points - tau + 1, tau)``: row i ends before the value at
-    i + tau, which is its label; the last row has none."""
+    """All windows of ``tau`` values, ``(points - tau + 1, tau)``. The label of row i is the value
+    at i + tau; the last row has none."""
     return series.unfold(0, tau, 1)
 
 

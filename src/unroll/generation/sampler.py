@@ -1,4 +1,4 @@
-"""A model and a prefix to text: the prefix is read once, then a token costs one step."""
+"""A model and a prefix to text: the prefix is read once, then each token costs one step."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ import torch
 from torch import Tensor
 
 from unroll.data.tokenizer import Tokenizer
-from unroll.data.vocabulary import Vocabulary
+from unroll.data.vocabulary import END, SPECIALS, Vocabulary
 from unroll.errors import require
 from unroll.generation.config import SamplingConfig
 from unroll.models.model import Model
 from unroll.models.recurrent import single_steps
 
+END_ID = SPECIALS.index(END)
+NEVER_DRAWN = SPECIALS[:END_ID]
+"""The tokens with ids below ``<eos>``: drawn only with ``sampling.allow_special=true``."""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """A prefix and how it went on."""
+    """A prefix and its continuation."""
 
     prefix: str
     text: str
@@ -31,7 +35,7 @@ class Samples:
     samples: list[Sample]
     tokens_per_second: float
     unknown: list[str]
-    """Words of the prefixes that the vocabulary does not know."""
+    """Words of the prefixes that are not in the vocabulary."""
 
 
 def sample(
@@ -44,27 +48,47 @@ def sample(
 ) -> Samples:
     """Continue each prefix ``config.samples`` times.
 
-    ``context`` is how many tokens a bidirectional model reads at each step; the others carry
-    their state and do not need it.
+    ``context`` is the number of tokens that a bidirectional model reads at each step; other
+    models carry their state and do not use it.
 
     Raises:
-        Refused: a prefix holds no token, or the stop token is not in the vocabulary.
+        Refused: a prefix contains no token, or the stop token can never be drawn.
     """
     encoded, unknown = encode_prefixes(tokenizer, vocabulary, prefixes, config)
-    stop = None if config.stop is None else int(vocabulary.encode([config.stop])[0])
+    samples, drawn = [], 0
+    start = time.perf_counter()
+    found = continuations(model, vocabulary, encoded, config, context)
+    for prefix, rows in zip(prefixes, found, strict=True):
+        for row in rows:
+            drawn += len(row)
+            samples.append(Sample(prefix, tokenizer.join(vocabulary.decode(row))))
+    seconds = time.perf_counter() - start
+    return Samples(samples, drawn / seconds, unknown)
+
+
+def continuations(
+    model: Model,
+    vocabulary: Vocabulary,
+    prefixes: Sequence[Tensor],
+    config: SamplingConfig,
+    context: int,
+) -> list[list[list[int]]]:
+    """The ids of ``config.samples`` continuations of each prefix ``(time,)``, without stop tokens.
+
+    Raises:
+        Refused: the stop token can never be drawn.
+    """
+    stop = stop_id(vocabulary, config)
     generator = torch.Generator(model.device).manual_seed(config.seed)
     training = model.training
     model.eval()
-    samples, drawn = [], 0
-    start = time.perf_counter()
     with torch.inference_mode():
-        for prefix, ids in zip(prefixes, encoded, strict=True):
-            for row in _continue(model, ids.to(model.device), config, stop, generator, context):
-                drawn += len(row)
-                samples.append(Sample(prefix, tokenizer.join(vocabulary.decode(row))))
-    seconds = time.perf_counter() - start
+        found = [
+            _continue(model, prefix.to(model.device), config, stop, generator, context)
+            for prefix in prefixes
+        ]
     model.train(training)
-    return Samples(samples, drawn / seconds, unknown)
+    return found
 
 
 def encode_prefixes(
@@ -73,15 +97,12 @@ def encode_prefixes(
     prefixes: Sequence[str],
     config: SamplingConfig,
 ) -> tuple[list[Tensor], list[str]]:
-    """Ids of each prefix, ``(time,)``, and the words that the vocabulary does not know.
+    """Ids of each prefix, ``(time,)``, and the words that are not in the vocabulary.
 
     Raises:
-        Refused: a prefix holds no token, or the stop token is not in the vocabulary.
+        Refused: a prefix contains no token, or the stop token can never be drawn.
     """
-    require(
-        config.stop is None or config.stop in vocabulary,
-        f"sampling.stop={config.stop!r} is no token of this vocabulary, so nothing would stop",
-    )
+    stop_id(vocabulary, config)
     encoded: list[Tensor] = []
     unknown: dict[str, None] = {}
     for prefix in prefixes:
@@ -93,6 +114,26 @@ def encode_prefixes(
         unknown.update(dict.fromkeys(token for token in tokens if token not in vocabulary))
         encoded.append(torch.from_numpy(vocabulary.encode(tokens)).long())
     return encoded, list(unknown)
+
+
+def stop_id(vocabulary: Vocabulary, config: SamplingConfig) -> int | None:
+    """The id of the stop token, if there is one.
+
+    Raises:
+        Refused: it can never be drawn.
+    """
+    if config.stop is None:
+        return None
+    require(
+        config.stop in vocabulary,
+        f"sampling.stop={config.stop!r} is not a token of this vocabulary, so nothing would stop",
+    )
+    require(
+        config.allow_special or config.stop not in NEVER_DRAWN,
+        f"sampling.stop={config.stop!r} is never drawn with sampling.allow_special=false: use "
+        f"sampling.stop={END!r}, or sampling.allow_special=true",
+    )
+    return int(vocabulary.encode([config.stop])[0])
 
 
 def _continue(
@@ -116,7 +157,8 @@ def _continue(
     drawn: list[Tensor] = []
     going = torch.ones(rows, dtype=torch.bool, device=prefix.device)
     for step in range(config.length):
-        token = choose(model.softmax.logits(last).float(), config, generator)
+        logits = model.softmax.logits(last).float()
+        token = choose(logits if config.allow_special else drawable(logits), config, generator)
         drawn.append(token)
         if stop is not None:
             going &= token != stop
@@ -135,6 +177,20 @@ def _continue(
     if stop is not None:
         texts = [row[: row.index(stop)] if stop in row else row for row in texts]
     return texts
+
+
+def drawable(logits: Tensor) -> Tensor:
+    """``logits (rows, vocabulary)`` with -inf for the tokens of ``NEVER_DRAWN``, so that the
+    softmax divides all probability among the others.
+
+    Where the others have none (an n-gram model without smoothing may expect nothing but
+    ``<unk>``), no text can follow: ``<eos>`` gets all of it.
+    """
+    logits = logits.clone()
+    logits[:, :END_ID] = -math.inf
+    nothing_left = logits.amax(dim=-1) == -math.inf
+    logits[:, END_ID] = logits[:, END_ID].masked_fill(nothing_left, 0)
+    return logits
 
 
 def choose(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:

@@ -1,1 +1,1 @@
-"""Embedding, recurrence, softmax: the language models."""
+"""Language models: recurrent and n-gram."""

@@ -1,9 +1,10 @@
-"""What a person may say of a model."""
+"""Config of a model."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from unroll.errors import require, require_one_of
 from unroll.registry import register
@@ -11,26 +12,66 @@ from unroll.registry import register
 LANGUAGE_MODEL = "unroll.models.language_model:LanguageModel"
 TRAINER = "unroll.training.loop:Trainer"
 SMOOTHINGS = ("kneser_ney", "laplace", "none")
+PRECISIONS = ("float32",)
+"""Number formats of a model's products."""
+
+BIDIRECTIONAL: dict[str, tuple[Any, ...]] = {
+    "data/batching": ("windows",),
+    "evaluation.protocol": ("window", "handout"),
+    "evaluation.gradient_steps": (None,),
+    "training/truncation": ("full",),
+    "task": ("evaluate", "sample", "compare"),
+}
+"""The values that work with a bidirectional model, the suggested one first. Such a model sees the
+tokens after a position, so it predicts only the token after its input and carries no state."""
+
+
+def require_one_direction(bidirectional: bool, key: str, value: Any) -> None:
+    """Raise ``Refused`` if the model is bidirectional and ``key=value`` needs one direction."""
+    allowed = BIDIRECTIONAL[key]
+    suggested = "null" if allowed[0] is None else allowed[0]
+    require(
+        not bidirectional or value in allowed,
+        f"{key}={value} needs a model that reads in one direction: take {key}={suggested}, or a "
+        "model with model.bidirectional=false",
+    )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What every model has; ``name`` also names its learner, which fits it to a text."""
+    """Config that every model has; ``name`` also names its learner, which fits it to a text."""
 
     name: str
 
 
 @dataclass(frozen=True)
+class SoftmaxConfig:
+    """Config that every softmax has."""
+
+    name: str
+
+
+@register("model/softmax", "full", builds="unroll.models.softmax:FullSoftmax")
+@dataclass(frozen=True)
+class FullSoftmaxConfig(SoftmaxConfig):
+    """One linear layer and the softmax over the whole vocabulary."""
+
+
+@dataclass(frozen=True)
 class RecurrentConfig(ModelConfig):
-    """What the three cells share."""
+    """Config that the three cells share."""
 
     implementation: str
-    """library: PyTorch's own module; scratch: the equations written out, slower and the same."""
+    """library: PyTorch's module; scratch: the same equations in plain PyTorch, slower."""
     embedding_size: int
     one_hot: bool
     """Feed one-hot vectors instead of learned embeddings; embedding_size then has no meaning."""
     hidden_size: int
     layers: int
+    bias: str
+    """double: two bias vectors a layer, b_ih and b_hh, as in PyTorch; single: b_ih alone, as in
+    most papers. In the GRU, single leaves b_hn out of the product with the reset gate:
+    n = tanh(W_in x + b_in + r * W_hn h)."""
     dropout: float
     """Between layers (Zaremba et al. 2014)."""
     embedding_dropout: float
@@ -43,23 +84,26 @@ class RecurrentConfig(ModelConfig):
     normal: every weight from N(0, 0.01^2), every bias 0 (d2l 8.5)."""
     spectral_radius: float | None
     """Largest absolute eigenvalue that every gate's recurrent matrix is scaled to at the start
-    (Pascanu et al. 2013); null: as drawn."""
+    (Pascanu et al. 2013); null: not scaled."""
+    softmax: SoftmaxConfig
 
     def __post_init__(self) -> None:
         for key in ("embedding_size", "hidden_size", "layers"):
             value = getattr(self, key)
-            require(value >= 1, f"model.{key}={value}: at least 1")
+            require(value >= 1, f"model.{key}={value}: must be at least 1")
         for key in ("dropout", "embedding_dropout", "output_dropout"):
             share = getattr(self, key)
-            require(0 <= share < 1, f"model.{key}={share}: a share from 0 up to, but below, 1")
+            require(0 <= share < 1, f"model.{key}={share}: must be at least 0 and below 1")
         require_one_of("model.implementation", self.implementation, ("library", "scratch"))
+        require_one_of("model.bias", self.bias, ("double", "single"))
         require_one_of(
             "model.initialization", self.initialization, ("default", "orthogonal", "normal")
         )
         require(
             self.spectral_radius is None
             or (self.spectral_radius > 0 and math.isfinite(self.spectral_radius)),
-            f"model.spectral_radius={self.spectral_radius}: above 0 (or null for as drawn)",
+            f"model.spectral_radius={self.spectral_radius}: must be above 0 and finite, or null "
+            "to leave the matrices unscaled",
         )
         width = self.hidden_size * (2 if self.bidirectional else 1)
         require(
@@ -97,7 +141,8 @@ class LSTMConfig(RecurrentConfig):
     """Long short-term memory (Hochreiter and Schmidhuber 1997)."""
 
     forget_gate_bias: float | None
-    """Start value of the forget gate's bias (Jozefowicz et al. 2015 take 1); null: as drawn."""
+    """Start value of the forget gate's bias under every initialization (Jozefowicz et al. 2015
+    take 1); null: what the initialization gives."""
 
 
 @register("model", "gru", builds=LANGUAGE_MODEL)
@@ -113,21 +158,21 @@ class GRUConfig(RecurrentConfig):
 @register("learner", "ngram", builds="unroll.training.counting:Counting")
 @dataclass(frozen=True)
 class NGramConfig(ModelConfig):
-    """Counted n-grams."""
+    """n-gram counts."""
 
     order: int
-    """Words of an n-gram: the predicted one and those before it that are looked at."""
+    """Words of an n-gram: the predicted one and its context of order - 1."""
     smoothing: str
     """kneser_ney: interpolated modified Kneser-Ney; laplace: the formula of d2l 8.3.1; none."""
     pseudocount: float
-    """What laplace adds to the count of every context."""
+    """Added to the count of every context by laplace."""
 
     def __post_init__(self) -> None:
-        require(self.order >= 1, f"model.order={self.order}: at least 1")
+        require(self.order >= 1, f"model.order={self.order}: must be at least 1")
         require_one_of("model.smoothing", self.smoothing, SMOOTHINGS)
         require(
             self.smoothing != "laplace"
             or (self.pseudocount > 0 and math.isfinite(self.pseudocount)),
-            f"model.pseudocount={self.pseudocount}: laplace smoothing needs one above 0 and finite "
-            "(to count without smoothing, take model.smoothing=none)",
+            f"model.pseudocount={self.pseudocount}: must be above 0 and finite for laplace "
+            "smoothing (for no smoothing, set model.smoothing=none)",
         )

@@ -10,18 +10,31 @@ from torch import Tensor, nn
 
 from unroll.errors import Refused
 from unroll.models.config import RecurrentConfig
+from unroll.models.model import TrainableSoftmax
+from unroll.models.precision import Precision
 from unroll.models.recurrent import Cell, State
-from unroll.models.softmax import FullSoftmax
 from unroll.registry import build
 
 
 class LanguageModel(nn.Module):
-    """p(next token | tokens before), the tokens before held in a state of fixed size."""
+    """p(next token | tokens before), with the tokens before kept in a state of fixed size.
 
-    def __init__(self, config: RecurrentConfig, vocabulary_size: int) -> None:
+    Args:
+        config: sizes, cell, softmax, initialization.
+        vocabulary_size: number of tokens.
+        precision: of the products; one of ``unroll.models.config.PRECISIONS``.
+
+    Raises:
+        Refused: the precision is unknown, or the model does not fit into memory.
+    """
+
+    def __init__(
+        self, config: RecurrentConfig, vocabulary_size: int, precision: str = "float32"
+    ) -> None:
         super().__init__()
         self.config = config
         self.vocabulary_size = vocabulary_size
+        self.precision = Precision(precision)
         input_size = vocabulary_size if config.one_hot else config.embedding_size
         try:
             self.embedding = None if config.one_hot else nn.Embedding(vocabulary_size, input_size)
@@ -29,12 +42,15 @@ class LanguageModel(nn.Module):
             tied: Any = None
             if self.embedding is not None and config.tie_weights:
                 tied = self.embedding.weight
-            self.softmax = FullSoftmax(self.cell.width, vocabulary_size, tied)
-        except (
-            RuntimeError,
-            MemoryError,
-            TypeError,
-        ) as error:  # the allocator's only word for "too large"
+            self.softmax: TrainableSoftmax = build(
+                "model/softmax",
+                config.softmax,
+                self.cell.width,
+                vocabulary_size,
+                self.precision,
+                tied,
+            )
+        except (RuntimeError, MemoryError, TypeError) as error:  # PyTorch's errors for "too large"
             raise Refused(
                 f"a model of model.hidden_size={config.hidden_size}, model.embedding_size="
                 f"{config.embedding_size}, model.layers={config.layers} over {vocabulary_size:,} "
@@ -46,6 +62,7 @@ class LanguageModel(nn.Module):
                     nn.init.normal_(parameter, std=0.01)
                 else:
                     nn.init.zeros_(parameter)
+            self.cell.set_biases()
         elif tied is not None:  # the embedding's unit variance would make the first logits huge
             nn.init.normal_(tied, std=self.cell.width**-0.5)
         if config.spectral_radius is not None:
@@ -55,7 +72,7 @@ class LanguageModel(nn.Module):
 
     @property
     def bidirectional(self) -> bool:
-        """Whether a position sees tokens after it, so that no state can be carried."""
+        """Whether a position sees the tokens after it, so that no state can be carried."""
         return self.config.bidirectional
 
     @property
@@ -70,10 +87,11 @@ class LanguageModel(nn.Module):
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Ids ``(batch, time)`` and a state to hidden ``(batch, time, width)`` and the next."""
         if self.embedding is None:
-            vectors = F.one_hot(inputs, self.vocabulary_size).to(self.softmax.linear.weight.dtype)
+            vectors = F.one_hot(inputs, self.vocabulary_size).to(self.cell.dtype)
         else:
             vectors = self.embedding(inputs)
-        hidden, state = self.cell(self.embedding_dropout(vectors), state)
+        with self.precision.products(inputs.device):
+            hidden, state = self.cell(self.embedding_dropout(vectors), state)
         return self.output_dropout(hidden), state
 
     def initial_state(self, batch: int) -> State:
@@ -81,15 +99,16 @@ class LanguageModel(nn.Module):
         return self.cell.initial_state(batch)
 
     def detach(self, state: State) -> State:
-        """The state as a constant, where back-propagation through time is cut."""
+        """The state as a constant: back-propagation through time stops here."""
         return self.cell.detach(state)
 
     def scale_gradient(self, state: State, factors: Tensor) -> State:
-        """The same state, its gradient multiplied by ``factors (batch,)`` on the way back."""
+        """The same state; in the backward pass its gradient is multiplied by
+        ``factors (batch,)``."""
         return self.cell.scale_gradient(state, factors)
 
     def state_parts(self, state: State) -> tuple[Tensor, ...]:
-        """The tensors that the state is made of."""
+        """The tensors that the state consists of."""
         return self.cell.state_parts(state)
 
     def select(self, state: State, rows: Tensor) -> State:

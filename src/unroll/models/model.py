@@ -1,11 +1,12 @@
-"""What scoring and sampling ask of a model, however it came by its probabilities."""
+"""The interface of a model that scoring and sampling use: recurrent or counted."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Softmax(Protocol):
@@ -13,15 +14,32 @@ class Softmax(Protocol):
 
     def score(self, hidden: Tensor, targets: Tensor) -> tuple[float, float]:
         """Sum of ``-log p(target)`` in nats of ``targets (n,)`` given ``hidden (n, width)``, and
-        how many of them were the likeliest token; nan where that is not known."""
+        the number of targets that are top-1 correct; NaN where that is not known."""
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """``(..., width)`` to log p in nats, ``(..., vocabulary)``."""
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``(..., width)`` to ``(..., vocabulary)``."""
+        """``(..., width)`` to ``(..., vocabulary)``: numbers whose softmax is the distribution.
+        A softmax that is not computed from one set of logits gives its log-probabilities."""
+
+
+class TrainableSoftmax(Softmax, Protocol):
+    """What the group ``model/softmax`` builds: an ``nn.Module``, made with ``(config, width,
+    vocabulary_size, precision, tied)``. Its weights are known by name only in its own module, and
+    in checkpoints."""
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats, float32, of ``targets (n,)`` given ``hidden (n, width)``."""
+
+    def replace_linear(self, replacement: Callable[[str], nn.Module]) -> None:
+        """Replace each linear layer by ``replacement(name)``, which has the same inputs and
+        outputs; ``name`` is its name within this module."""
 
 
 class Model(Protocol):
-    """Reads ids with a state, and gives a hidden vector for each; both mean something only to
-    the model itself."""
+    """Reads ids with a state and gives a hidden vector for each. Hidden vectors and states have a
+    meaning only for the model itself."""
 
     training: bool
 
@@ -33,7 +51,7 @@ class Model(Protocol):
 
     @property
     def parameter_count(self) -> int:
-        """Numbers that training sets: weights, or what counting has filled in."""
+        """Numbers that training sets: weights, or the entries of the tables of counts."""
 
     @property
     def device(self) -> torch.device: ...

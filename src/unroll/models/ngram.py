@@ -1,12 +1,12 @@
 """n-gram language models: a text is counted once, and its n-grams are looked up.
 
-The n-grams of each order stand in a sorted table. The number of an n-gram is its place there, and
-its key is made of the number of its first words and of its last word:
+The n-grams of each order are kept in a sorted table. The number of an n-gram is its index in that
+table. Its key combines the number of all its words but the last with the last word:
 
     key(a b c) = number(a b) * vocabulary_size + c
 
-so the words seen after a context stand side by side, and neither counting nor looking up goes
-through a text word by word.
+so the words seen after a context are neighbours in the table, and neither counting nor looking up
+loops over words in Python.
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ from unroll.models.config import NGramConfig
 from unroll.models.smoothing import SMOOTHINGS, Counts, MaximumLikelihood
 
 NOTHING = -1
-"""In a context: no token came before. As a number: an n-gram that was never seen."""
+"""In a context: there is no token at this position. As a number: an n-gram never seen."""
 PAST_EVERY_KEY = 2**63 - 1
 
 
 class NGramModel(nn.Module):
-    """p(next token | the last order - 1 tokens), with the same face as a recurrent model.
+    """p(next token | the last order - 1 tokens), with the interface of a recurrent model.
 
-    Its state is the last order - 1 ids of each row, ``(batch, order - 1)``, and so are its hidden
-    vectors, position by position. Until a text is counted, every token is as likely as another.
+    Its state is the last order - 1 ids of each row, ``(batch, order - 1)``, and so is its hidden
+    vector at each position. Until a text is counted, all tokens have the same probability.
+    ``precision`` is accepted as for every model and ignored: there are no products.
     """
 
     bidirectional = False
 
-    def __init__(self, config: NGramConfig, vocabulary_size: int) -> None:
+    def __init__(
+        self, config: NGramConfig, vocabulary_size: int, precision: str = "float32"
+    ) -> None:
         super().__init__()
         self.config = config
         self.vocabulary_size = vocabulary_size
@@ -46,7 +49,7 @@ class NGramModel(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Probabilities and back-off weights that counting has filled in."""
+        """Number of probabilities and back-off weights in the tables."""
         tables = self.softmax
         return len(tables.unigrams) + sum(
             len(table.shares) + len(table.backoffs) - 2 for table in tables.longer
@@ -57,13 +60,13 @@ class NGramModel(nn.Module):
         return self.softmax.unigrams.device
 
     def count(self, tokens: npt.NDArray[np.integer[Any]]) -> None:
-        """Learn from a text ``(tokens,)``, read as one stream: contexts reach across the ends of
-        documents, as they do for a state that is carried."""
-        self.softmax.fill(counted(tokens, self.config.order, self.vocabulary_size))
+        """Learn from a text ``(tokens,)``, read as one stream: contexts cross the ends of
+        documents, as a carried state does."""
+        self.softmax.fill(count_ngrams(tokens, self.config.order, self.vocabulary_size))
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids ``(batch, time)`` and a state to contexts ``(batch, time, order - 1)``, each up to
-        and with its position, and the next state."""
+        """Ids ``(batch, time)`` and a state to contexts ``(batch, time, order - 1)``, each
+        ending with the token at its position, and the next state."""
         read = torch.cat([state, inputs], dim=1)
         contexts = read.unfold(1, self.config.order - 1, 1)[:, 1:]
         return contexts, read[:, inputs.shape[1] :]
@@ -74,7 +77,7 @@ class NGramModel(nn.Module):
         return torch.full(shape, NOTHING, dtype=torch.long, device=self.device)
 
     def detach(self, state: Tensor) -> Tensor:
-        """The state itself: no gradient goes through ids."""
+        """The state itself: ids have no gradient."""
         return state
 
     def select(self, state: Tensor, rows: Tensor) -> Tensor:
@@ -83,9 +86,9 @@ class NGramModel(nn.Module):
 
 
 class NGramTables(nn.Module):
-    """Contexts to probabilities; a context that was never seen backs off to a shorter one.
+    """Contexts to probabilities; a context never seen backs off to a shorter one.
 
-    ``hidden`` holds ids ``(..., order - 1)``, the latest last, ``NOTHING`` before the first token.
+    ``hidden`` holds ids ``(..., order - 1)`` in reading order, ``NOTHING`` before the first token.
     """
 
     unigrams: Tensor
@@ -106,8 +109,8 @@ class NGramTables(nn.Module):
         """The tables of orders 2, 3 and so on."""
         return cast("list[Table]", list(self.orders))
 
-    def fill(self, orders: list[Counted]) -> None:
-        """Make the tables of the counts of each order, the lowest first."""
+    def fill(self, orders: list[NGramCounts]) -> None:
+        """Fill the tables from the counts of each order, the lowest first."""
         device, size = self.unigrams.device, self.vocabulary_size
         contexts = 1  # a single word has one context, the empty one
         for order, found in enumerate(orders, start=1):
@@ -116,7 +119,7 @@ class NGramTables(nn.Module):
             kept = self.smoothing.kept(counts)
             total = np.bincount(before, counts, contexts) + self.smoothing.pseudocount
             left = total - np.bincount(before, kept, contexts)
-            seen = np.maximum(total, np.finfo(float).tiny)  # 0 / 0: nothing seen, all left over
+            seen = np.maximum(total, np.finfo(float).tiny)  # 0 / 0: all is left over
             shares, backoffs = kept / seen[before], np.where(total > 0, left / seen, 1)
             if order == 1:
                 self.unigrams = torch.from_numpy(shares + backoffs / size).float().to(device)
@@ -126,8 +129,8 @@ class NGramTables(nn.Module):
 
     def score(self, hidden: Tensor, targets: Tensor) -> tuple[float, float]:
         """Sum of ``-log p(target)`` in nats of ``targets (n,)`` given ``hidden (n, order - 1)``,
-        infinite where one of them has probability zero; and nan for the hits: only the targets are
-        looked up, and to know the likeliest word takes all of them."""
+        inf if one of them has probability zero; and NaN for the number of top-1 correct ones:
+        only the probabilities of the targets are computed."""
         chances = self.unigrams[targets]
         for table, context, present in self._contexts(hidden):
             lower = chances if self.smoothing.stepwise else self.unigrams[targets]
@@ -152,12 +155,12 @@ class NGramTables(nn.Module):
         return self.probabilities(hidden).log()
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``log_probabilities``: their softmax is the distribution itself."""
+        """``log_probabilities``, whose softmax is the distribution."""
         return self.log_probabilities(hidden)
 
     def _contexts(self, hidden: Tensor) -> Iterator[tuple[Table, Tensor, Tensor]]:
-        """For contexts of one word, of two, and so on: the table of the words that follow them,
-        the number of each row's context, and whether the row is that long."""
+        """For contexts of one word, two words, and so on: the table of the words that follow
+        them, the number of each row's context, and whether the row has such a context."""
         for length, table in enumerate(self.longer, start=1):
             words = hidden[:, -length:].unbind(1)
             context = words[0]
@@ -167,18 +170,18 @@ class NGramTables(nn.Module):
 
 
 class Table(nn.Module):
-    """The n-grams of one order, two or more words, in the order of their keys.
+    """The n-grams of one order, two or more words, sorted by key.
 
-    The last entry of each column stands for all that was never seen, and ``NOTHING``, which is
-    -1, points at it: no share, everything left to the shorter context.
+    The last entry of each column is for n-grams never seen, and ``NOTHING``, which is -1, is its
+    index: share 0, back-off weight 1.
     """
 
     keys: Tensor
-    """int64, ``(n-grams + 1,)``, rising."""
+    """int64, ``(n-grams + 1,)``, increasing."""
     shares: Tensor
-    """The share of its last word after its first ones, ``(n-grams + 1,)``."""
+    """Share of the last word among the words after the context, ``(n-grams + 1,)``."""
     backoffs: Tensor
-    """What a context leaves to the shorter one, ``(contexts + 1,)``."""
+    """Probability that a context leaves to the shorter one, ``(contexts + 1,)``."""
 
     def __init__(self, contexts: int) -> None:
         super().__init__()
@@ -199,13 +202,13 @@ class Table(nn.Module):
 
     def find(self, contexts: Tensor, words: Tensor, vocabulary_size: int) -> Tensor:
         """The numbers of the n-grams of these contexts and words, ``NOTHING`` for those never
-        seen. A context that was never seen makes a key below all others."""
+        seen. A context never seen makes a key below all others."""
         wanted = contexts * vocabulary_size + words
         places = torch.searchsorted(self.keys, wanted)
         return torch.where(self.keys[places] == wanted, places, NOTHING)
 
     def followers(self, contexts: Tensor, vocabulary_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Everything seen after these contexts ``(rows,)``: row, word and share of each."""
+        """All words seen after these contexts ``(rows,)``: row, word and share of each."""
         first = torch.searchsorted(self.keys, contexts * vocabulary_size)
         counts = torch.searchsorted(self.keys, (contexts + 1) * vocabulary_size) - first
         rows = torch.arange(len(contexts), device=contexts.device).repeat_interleave(counts)
@@ -216,7 +219,7 @@ class Table(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any
     ) -> None:
-        """Take as many n-grams as were saved."""
+        """Resize the columns to the number of n-grams that were saved."""
         for name, column in list(self.named_buffers()):
             if prefix + name in state_dict:
                 setattr(self, name, column.new_empty(state_dict[prefix + name].shape))
@@ -224,18 +227,18 @@ class Table(nn.Module):
 
 
 @dataclass(frozen=True)
-class Counted:
-    """The n-grams of one order in a text: their keys, rising, how often each occurs, and the
-    number of words it was seen after; in the highest order, how often it occurs once more."""
+class NGramCounts:
+    """The n-grams of one order in a text: their keys, increasing; their counts; and the number of
+    different words each was seen after (in the highest order: the counts again)."""
 
     keys: Counts
     counts: Counts
     continuations: Counts
 
 
-def counted(
+def count_ngrams(
     tokens: npt.NDArray[np.integer[Any]], order: int, vocabulary_size: int
-) -> list[Counted]:
+) -> list[NGramCounts]:
     """The n-grams of each order from 1 to ``order``; the key of a single word is its id."""
     words = tokens.astype(np.int64)
     keys, counts = np.arange(vocabulary_size), np.bincount(words, minlength=vocabulary_size)
@@ -249,6 +252,6 @@ def counted(
             return_counts=True,
         )
         endings = numbers[1:][first]  # each longer n-gram without its first word
-        found.append(Counted(keys, counts, np.bincount(endings, minlength=len(keys))))
+        found.append(NGramCounts(keys, counts, np.bincount(endings, minlength=len(keys))))
         keys, counts, numbers = longer, longer_counts, longer_numbers
-    return [*found, Counted(keys, counts, counts)]
+    return [*found, NGramCounts(keys, counts, counts)]

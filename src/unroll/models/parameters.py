@@ -1,7 +1,8 @@
-"""What a recurrent model is made of: its parameters, layer by layer.
+"""The parameters of a recurrent model, layer by layer.
 
-With ``i`` inputs and ``h`` hidden units a layer holds ``g h (i + h + 2)`` numbers, where ``g`` is
-1 for the RNN, 3 for the GRU and 4 for the LSTM, since PyTorch keeps two bias vectors a layer.
+With ``i`` inputs and ``h`` hidden units a recurrent layer has ``g h (i + h + b)`` parameters, where
+``g`` is 1 for the RNN, 3 for the GRU and 4 for the LSTM, and ``b`` is the number of its bias
+vectors: 2 with model.bias=double, 1 with model.bias=single.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _RECURRENT = re.compile(r".*\.(\w+)_l(\d+)(_reverse)?")
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with the shapes of its tensors. A tied matrix stands with the embedding alone."""
+    """A layer with the shapes of its tensors. A tied matrix is listed in the embedding only."""
 
     layer: str
     shapes: dict[str, list[int]]
@@ -32,14 +33,13 @@ class Layer:
 
     @property
     def parameters_with_one_bias(self) -> int:
-        """The count of a textbook that gives a recurrent layer one bias vector. For RNN and LSTM
-        the second one adds nothing; the GRU's stands inside the reset gate's product."""
+        """The number of parameters with model.bias=single, as most textbooks count."""
         return self.parameters - math.prod(self.shapes.get(SECOND_BIAS, [0]))
 
 
 def layers(config: RecurrentConfig, vocabulary_size: int) -> list[Layer]:
-    """The layers of the model of this config, in the order in which they are passed. No weight
-    is made for it, so that a model too large for the memory can be counted too."""
+    """The layers of the model of this config, in the order of the forward pass. No weights are
+    allocated, so models larger than the memory can be counted too."""
     with torch.device("meta"):
         model = LanguageModel(config, vocabulary_size)
     found: dict[str, dict[str, list[int]]] = {}

@@ -1,62 +1,53 @@
-"""A trained language model in int8: its weights and its products, as a phone would hold them.
+"""A trained language model in int8: weights and products, as for a phone.
 
-Every matrix becomes int8, each row with a float32 scale of its own: ``w = scale * int8``, the
-largest entry of a row at 127 (embedding, W_ih, W_hh, softmax; a tied matrix once). Biases, states
-and everything between the products stay float32. The products of cell and softmax are dynamically
-quantised: their input becomes int8 too, at a scale found as it comes, and they add up in integers.
-Rows of the embedding are only looked up, and made float32 again.
+Every matrix becomes int8, with one float32 scale for each row: ``w = scale * int8``, where the
+largest entry of a row becomes 127 (embedding, W_ih, W_hh, softmax; a tied matrix once). Biases,
+states and everything between the products stay float32. The products of cell and softmax are
+dynamically quantized: their input becomes int8 too, with a scale computed at run time, and sums
+are integers. Rows of the embedding are looked up and converted back to float32.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unroll.errors import require
-from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
+from unroll.models.config import RecurrentConfig, RNNConfig, require_one_direction
 from unroll.models.language_model import LanguageModel
 from unroll.models.recurrent import State
 
 SCALE = ".scale"
-"""What the name of a matrix's scales ends with."""
-EMBEDDING, SOFTMAX = "embedding.weight", "softmax.linear.weight"
+"""Added to the name of a matrix, the name of its scales."""
+EMBEDDING = "embedding.weight"
 
 Weights = Mapping[str, Tensor]
 
 
 def require_quantizable(config: Any) -> None:
-    """Raise ``Refused`` where there is no int8 twin of the model.
+    """Raise ``Refused`` if the model cannot be converted to int8.
 
     Raises:
-        Refused: it is not recurrent, or reads in both directions.
+        Refused: it is not recurrent, or it is bidirectional.
     """
     require(
         isinstance(config, RecurrentConfig),
-        f"model={config.name} has no matrices to make int8: take a run of rnn, lstm or gru",
+        f"model={config.name} has no matrices to convert to int8: take a run of rnn, lstm or gru",
     )
-    require(
-        not config.bidirectional,
-        "model.bidirectional=true writes no text as it goes, a state carried from token to token: "
-        "take a run with model.bidirectional=false",
-    )
+    require_one_direction(config.bidirectional, "task", "deploy")
 
 
 def weights_of(model: LanguageModel) -> dict[str, Tensor]:
-    """The float32 weights by name, a tied matrix once."""
-    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    if model.config.tie_weights:
-        del weights[SOFTMAX]
-    return weights
+    """The float32 weights by name, a tied matrix once, under the embedding's name."""
+    return {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
 
 
 def quantize(weights: Weights) -> dict[str, Tensor]:
-    """Each matrix as int8 rows and their scales, symmetric around zero; the rest as it is."""
+    """Each matrix as int8 rows and their scales, symmetric around zero; vectors unchanged."""
     found = {}
     for name, tensor in weights.items():
         if tensor.dim() < 2:
@@ -68,45 +59,37 @@ def quantize(weights: Weights) -> dict[str, Tensor]:
     return found
 
 
-def quantized(config: RecurrentConfig, vocabulary_size: int, weights: Weights) -> LanguageModel:
-    """The model that computes with the int8 weights of ``quantize``, for reading only.
+def quantized_model(
+    config: RecurrentConfig, vocabulary_size: int, weights: Weights
+) -> LanguageModel:
+    """The model that computes with the int8 weights of ``quantize``, for inference only.
 
     Whichever implementation it was trained with, the products are PyTorch's int8 ones.
 
     Raises:
-        Refused: there is no int8 twin of such a model.
+        Refused: such a model cannot be converted to int8.
     """
     require_quantizable(config)
-    model = LanguageModel(replace(config, implementation="library"), vocabulary_size=1)
-    frame: Any = model  # over one word it weighs little; what is int8 takes its parts' places
-    frame.vocabulary_size = vocabulary_size
-    frame.embedding = OneHot(vocabulary_size) if config.one_hot else Int8Embedding(weights)
-    frame.cell.module = Int8Layers(config, weights)
-    frame.softmax.linear = Int8Linear(weights, EMBEDDING if config.tie_weights else SOFTMAX)
-    return model.eval()
+    with torch.device("meta"):  # no memory for float32 weights: each part is replaced
+        model: Any = LanguageModel(config, vocabulary_size)
+    if not config.one_hot:
+        model.embedding = Int8Embedding(weights)
+    model.cell.module = Int8Layers(config, weights)
+    model.softmax.replace_linear(lambda name: Int8Linear(weights, f"softmax.{name}"))
+    found: LanguageModel = model.eval()
+    return found
 
 
-def packed(weights: Weights, name: str, bias: Tensor) -> Any:
+def pack(weights: Weights, name: str, bias: Tensor) -> Any:
     """A matrix ``(out, in)`` laid out for the int8 product."""
     matrix, scale = weights[name], weights[name + SCALE].double()
     zeros = torch.zeros(len(scale), dtype=torch.long)
     with warnings.catch_warnings():
-        # PyTorch means to retire its quantised tensors. Their product is still the only int8
-        # one of its own that is faster than float32 on a CPU for a single row.
+        # PyTorch plans to remove its quantized tensors. Their product is still its only int8
+        # product that is faster than float32 on a CPU for a single row.
         warnings.filterwarnings("ignore", message=".*quantize.*deprecated")
         rows = torch._make_per_channel_quantized_tensor(matrix, scale, zeros, 0)
         return torch.ops.quantized.linear_prepack(rows, bias)
-
-
-class OneHot(nn.Module):
-    """Ids to one-hot vectors."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return F.one_hot(ids, self.size).float()
 
 
 class Int8Embedding(nn.Module):
@@ -121,33 +104,36 @@ class Int8Embedding(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """The softmax's linear layer: ``(..., width)`` to ``(..., vocabulary)``."""
+    """The linear layer ``name``: ``(..., in)`` to ``(..., out)``. If it has no matrix of its own,
+    it is tied to the embedding's."""
 
     def __init__(self, weights: Weights, name: str) -> None:
         super().__init__()
-        self.bias = nn.Parameter(weights["softmax.linear.bias"], requires_grad=False)
-        self.packed = packed(weights, name, self.bias)
-        self.out_features = len(self.bias)
+        self.bias = nn.Parameter(weights[f"{name}.bias"], requires_grad=False)
+        matrix = f"{name}.weight"
+        self.packed = pack(weights, matrix if matrix in weights else EMBEDDING, self.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        # seven bits of the input: with eight, two products may not fit into 16 bits
+        # 7 bits of the input: with 8, the sum of two products can overflow 16 bits
         scores: Tensor = torch.ops.quantized.linear_dynamic(hidden, self.packed, reduce_range=True)
         return scores
 
 
 class Int8Layers(nn.Module):
-    """Recurrent layers one above the other; takes and gives states as PyTorch's modules do."""
+    """A stack of recurrent layers, with states of the same shapes as PyTorch's modules."""
 
     def __init__(self, config: RecurrentConfig, weights: Weights) -> None:
         super().__init__()
         self.cell = _cell(config)
         self.biases, self.matrices = nn.ParameterList(), []
         for layer in range(config.layers):
-            for kind in ("ih", "hh"):
-                bias = weights[f"cell.module.bias_{kind}_l{layer}"]
+            input_bias = weights[f"cell.module.bias_ih_l{layer}"]
+            zeros = torch.zeros_like(input_bias)  # with model.bias=single
+            recurrent_bias = weights.get(f"cell.module.bias_hh_l{layer}", zeros)
+            for kind, bias in (("ih", input_bias), ("hh", recurrent_bias)):
                 self.biases.append(nn.Parameter(bias, requires_grad=False))
                 name = f"cell.module.weight_{kind}_l{layer}"
-                self.matrices.append(packed(weights, name, self.biases[-1]))
+                self.matrices.append(pack(weights, name, self.biases[-1]))
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """``(batch, time, input)`` to ``(batch, time, hidden)`` and the state after it."""
@@ -173,13 +159,6 @@ class Int8Layers(nn.Module):
 
 
 def _cell(config: RecurrentConfig) -> Any:
-    """One step of the cell, both of its products in int8."""
-    operations = torch.ops.quantized
-    if isinstance(config, LSTMConfig):
-        return operations.quantized_lstm_cell_dynamic
-    if isinstance(config, GRUConfig):
-        return operations.quantized_gru_cell_dynamic
-    assert isinstance(config, RNNConfig)
-    if config.nonlinearity == "tanh":
-        return operations.quantized_rnn_tanh_cell_dynamic
-    return operations.quantized_rnn_relu_cell_dynamic
+    """One step of the cell, with both products in int8."""
+    kind = f"rnn_{config.nonlinearity}" if isinstance(config, RNNConfig) else config.name
+    return getattr(torch.ops.quantized, f"quantized_{kind}_cell_dynamic")

@@ -1,7 +1,7 @@
-"""The cells: PyTorch's own recurrent modules behind one interface.
+"""The cells: PyTorch's recurrent modules behind one interface.
 
-State is opaque outside this package: whoever holds one hands it back, or asks a cell to
-``detach`` it, to ``select`` rows of it, or to ``scale_gradient``.
+State is opaque outside this package: a caller passes it back, or asks a cell to ``detach`` it, to
+``select`` rows of it, or to ``scale_gradient``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Config = TypeVar("Config", bound=RecurrentConfig)
 
 
 def single_steps() -> AbstractContextManager[None]:
-    """Kernels for reading one token at a time on a processor: oneDNN, faster on sequences, lays
-    the weights of an LSTM out anew at every call, which takes several times as long as a step."""
+    """A context for reading one token at a time on a CPU, without oneDNN. oneDNN is faster on
+    sequences, but it reorders the weights of an LSTM at every call, which takes several times as
+    long as a step."""
     kernels: AbstractContextManager[None] = torch.backends.mkldnn.flags(
         enabled=False, allow_tf32=None
     )
@@ -38,17 +39,33 @@ class Cell(nn.Module, Generic[Config]):
 
     def __init__(self, config: Config, input_size: int) -> None:
         super().__init__()
+        self.config = config
         self.width = config.hidden_size * (2 if config.bidirectional else 1)
         self.hidden_size = config.hidden_size
         self._states = config.layers * (2 if config.bidirectional else 1)
         self.module = self.make(config, input_size)
+        if config.bias == "single":
+            self._fix_second_bias()
         if config.initialization == "orthogonal":
             for matrix in self.recurrent_matrices():
                 nn.init.orthogonal_(matrix)
+        self.set_biases()
 
     def make(self, config: Config, input_size: int) -> nn.Module:
-        """The module that does the work, its weights named and laid out as PyTorch's."""
+        """The module that computes the cell, with PyTorch's names and shapes of weights."""
         raise NotImplementedError
+
+    def set_biases(self) -> None:
+        """Set the biases that the config gives a start value, after the others are drawn."""
+
+    def _fix_second_bias(self) -> None:
+        """Make b_hh a constant zero: not trained, not counted, not saved. PyTorch's kernels need
+        it as an operand."""
+        for name, parameter in list(self.module.named_parameters()):
+            if name.startswith("bias_hh"):
+                delattr(self.module, name)
+                zeros = torch.zeros_like(parameter, requires_grad=False)
+                setattr(self.module, name, nn.Buffer(zeros, persistent=False))
 
     @staticmethod
     def arguments(config: RecurrentConfig, input_size: int) -> dict[str, Any]:
@@ -65,14 +82,20 @@ class Cell(nn.Module, Generic[Config]):
         hidden, state = self.module(inputs, state)
         return hidden, state
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights that are not quantized."""
+        return next(self.parameters()).dtype
+
     def recurrent_matrices(self) -> Iterator[Tensor]:
-        """The matrix ``(hidden, hidden)`` of every gate of every layer, open to be changed."""
+        """The matrix ``(hidden, hidden)`` of every gate of every layer, as a view that can be
+        changed in place."""
         for name, parameter in self.module.named_parameters():
             if name.startswith("weight_hh"):
                 yield from torch.split(parameter.detach(), self.hidden_size)
 
     def set_spectral_radius(self, radius: float) -> None:
-        """Scale every recurrent matrix so that its largest eigenvalue has this absolute value."""
+        """Scale every recurrent matrix so that the largest absolute eigenvalue is ``radius``."""
         for matrix in self.recurrent_matrices():
             matrix *= radius / torch.linalg.eigvals(matrix).abs().max()
 
@@ -82,11 +105,11 @@ class Cell(nn.Module, Generic[Config]):
         return weight.new_zeros(self._states, batch, self.hidden_size)
 
     def state_parts(self, state: State) -> tuple[Tensor, ...]:
-        """The tensors that a state is made of."""
+        """The tensors that a state consists of."""
         return state if isinstance(state, tuple) else (state,)
 
     def map_state(self, state: State, change: Callable[[Tensor], Tensor]) -> State:
-        """The state with every tensor of it changed."""
+        """The state with every tensor of it replaced by ``change(tensor)``."""
         return tuple(map(change, state)) if isinstance(state, tuple) else change(state)
 
     def detach(self, state: State) -> State:
@@ -94,21 +117,22 @@ class Cell(nn.Module, Generic[Config]):
         return self.map_state(state, Tensor.detach)
 
     def scale_gradient(self, state: State, factors: Tensor) -> State:
-        """The same state; on the way back its gradient is multiplied by ``factors (batch,)``."""
+        """The same state; in the backward pass its gradient is multiplied by
+        ``factors (batch,)``."""
 
         def scaled(part: Tensor) -> Tensor:
             constant = part.detach()
-            return constant + factors[:, None] * (part - constant)  # of value: part, exactly
+            return constant + factors[:, None] * (part - constant)  # its value is exactly part
 
         return self.map_state(state, scaled)
 
     def select(self, state: State, rows: Tensor) -> State:
-        """The state of these rows, in this order; a row may be named more than once."""
+        """The state of these rows, in this order; a row may be given more than once."""
         return self.map_state(state, lambda part: part.index_select(1, rows))
 
 
 class RNN(Cell[RNNConfig]):
-    """h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh), or relu in place of tanh."""
+    """h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh), or relu instead of tanh."""
 
     def make(self, config: RNNConfig, input_size: int) -> nn.Module:
         return nn.RNN(nonlinearity=config.nonlinearity, **self.arguments(config, input_size))
@@ -124,17 +148,19 @@ class GRU(Cell[GRUConfig]):
 class LSTM(Cell[LSTMConfig]):
     """Input, forget and output gates around a memory cell; no peepholes, no projection."""
 
-    def __init__(self, config: LSTMConfig, input_size: int) -> None:
-        super().__init__(config, input_size)
-        if config.forget_gate_bias is not None:
-            size = config.hidden_size
-            with torch.no_grad():
-                for name, parameter in self.module.named_parameters():
-                    if name.startswith("bias"):  # b_ih + b_hh is the bias: each takes half
-                        parameter[size : 2 * size] = config.forget_gate_bias / 2
-
     def make(self, config: LSTMConfig, input_size: int) -> nn.Module:
         return nn.LSTM(**self.arguments(config, input_size))
+
+    def set_biases(self) -> None:
+        """Set the forget gate's bias, which is b_ih + b_hh: with two vectors each takes half."""
+        if self.config.forget_gate_bias is None:
+            return
+        vectors = 1 if self.config.bias == "single" else 2
+        forget_gate = slice(self.hidden_size, 2 * self.hidden_size)
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                if name.startswith("bias"):
+                    parameter[forget_gate] = self.config.forget_gate_bias / vectors
 
     def initial_state(self, batch: int) -> State:
         return super().initial_state(batch), super().initial_state(batch)

@@ -1,7 +1,8 @@
-"""The cells written out, equation by equation, as a reader would write them from a paper.
+"""The cells in plain PyTorch, equation by equation.
 
-They hold their weights under the names of PyTorch's modules, so that either can load the other's,
-and they are the oracle of the fast ones: equal in outputs, states and gradients.
+Their weights have the names of PyTorch's modules, so that each implementation can load the
+other's weights. The tests check that both give equal outputs, states and gradients. Gates have the
+letters of PyTorch's documentation: i, f, g, o in the LSTM; r, z, n in the GRU.
 """
 
 from __future__ import annotations
@@ -20,12 +21,10 @@ Config = TypeVar("Config", bound=RecurrentConfig)
 
 
 class Layers(nn.Module, Generic[Config]):
-    """Recurrent layers one above the other, unrolled step by step.
-
-    A subclass says how many ``gates`` its matrices stack and gives the ``step``.
-    """
+    """A stack of recurrent layers, unrolled step by step. A subclass defines ``step``."""
 
     gates: int
+    """Number of matrices ``(hidden, hidden)`` that W_hh stacks."""
 
     def __init__(self, config: Config, input_size: int) -> None:
         super().__init__()
@@ -45,10 +44,11 @@ class Layers(nn.Module, Generic[Config]):
                     values = torch.empty(shape).uniform_(-bound, bound)
                     self.register_parameter(f"{name}_l{layer}{end}", nn.Parameter(values))
 
-    def step(self, inputs: Tensor, state: Any, recurrent: nn.Parameter, bias: nn.Parameter) -> Any:
+    def step(self, inputs: Tensor, state: Any, recurrent: Tensor, bias: Tensor) -> Any:
         """The next state of one layer.
 
-        ``inputs (batch, gates * hidden)`` is W_ih x_t + b_ih, ``recurrent`` is W_hh, ``bias`` b_hh.
+        ``inputs (batch, gates * hidden)`` is W_ih x_t + b_ih, ``recurrent`` is W_hh, ``bias`` b_hh,
+        which is zero with model.bias=single.
         """
         raise NotImplementedError
 
@@ -77,10 +77,10 @@ class Layers(nn.Module, Generic[Config]):
         self,
         inputs: Tensor,
         state: list[Tensor],
-        input_weight: nn.Parameter,
-        input_bias: nn.Parameter,
-        recurrent: nn.Parameter,
-        bias: nn.Parameter,
+        input_weight: Tensor,
+        input_bias: Tensor,
+        recurrent: Tensor,
+        bias: Tensor,
         *,
         backwards: bool,
     ) -> tuple[Tensor, list[Tensor]]:
@@ -97,57 +97,56 @@ class RNNLayers(Layers[RNNConfig]):
     gates = 1
 
     def step(
-        self, inputs: Tensor, state: list[Tensor], recurrent: nn.Parameter, bias: nn.Parameter
+        self, inputs: Tensor, state: list[Tensor], recurrent: Tensor, bias: Tensor
     ) -> list[Tensor]:
         (hidden,) = state
-        bend = torch.tanh if self.config.nonlinearity == "tanh" else torch.relu
-        return [bend(inputs + hidden @ recurrent.T + bias)]
+        activation = torch.tanh if self.config.nonlinearity == "tanh" else torch.relu
+        return [activation(inputs + hidden @ recurrent.T + bias)]
 
 
 class LSTMLayers(Layers[LSTMConfig]):
     gates = 4
 
     def step(
-        self, inputs: Tensor, state: list[Tensor], recurrent: nn.Parameter, bias: nn.Parameter
+        self, inputs: Tensor, state: list[Tensor], recurrent: Tensor, bias: Tensor
     ) -> list[Tensor]:
         hidden, memory = state
-        sums = inputs + hidden @ recurrent.T + bias
-        write, keep, new, show = sums.chunk(4, dim=-1)  # i, f, g, o in the paper's letters
-        memory = torch.sigmoid(keep) * memory + torch.sigmoid(write) * torch.tanh(new)
-        return [torch.sigmoid(show) * torch.tanh(memory), memory]
+        i, f, g, o = (inputs + hidden @ recurrent.T + bias).chunk(4, dim=-1)
+        memory = torch.sigmoid(f) * memory + torch.sigmoid(i) * torch.tanh(g)
+        return [torch.sigmoid(o) * torch.tanh(memory), memory]
 
 
 class GRULayers(Layers[GRUConfig]):
     gates = 3
 
     def step(
-        self, inputs: Tensor, state: list[Tensor], recurrent: nn.Parameter, bias: nn.Parameter
+        self, inputs: Tensor, state: list[Tensor], recurrent: Tensor, bias: Tensor
     ) -> list[Tensor]:
         (hidden,) = state
-        reset_in, update_in, new_in = inputs.chunk(3, dim=-1)
-        reset_by, update_by, new_by = (hidden @ recurrent.T + bias).chunk(3, dim=-1)
-        reset = torch.sigmoid(reset_in + reset_by)
-        update = torch.sigmoid(update_in + update_by)
-        new = torch.tanh(new_in + reset * new_by)
-        return [(1 - update) * new + update * hidden]
+        r_in, z_in, n_in = inputs.chunk(3, dim=-1)
+        r_hidden, z_hidden, n_hidden = (hidden @ recurrent.T + bias).chunk(3, dim=-1)
+        r = torch.sigmoid(r_in + r_hidden)
+        z = torch.sigmoid(z_in + z_hidden)
+        n = torch.tanh(n_in + r * n_hidden)
+        return [(1 - z) * n + z * hidden]
 
 
 class ScratchRNN(RNN):
-    """The simple recurrent network, written out."""
+    """The simple recurrent network in plain PyTorch."""
 
     def make(self, config: RNNConfig, input_size: int) -> nn.Module:
         return RNNLayers(config, input_size)
 
 
 class ScratchLSTM(LSTM):
-    """Long short-term memory, written out."""
+    """Long short-term memory in plain PyTorch."""
 
     def make(self, config: LSTMConfig, input_size: int) -> nn.Module:
         return LSTMLayers(config, input_size)
 
 
 class ScratchGRU(GRU):
-    """The gated recurrent unit, written out."""
+    """The gated recurrent unit in plain PyTorch."""
 
     def make(self, config: GRUConfig, input_size: int) -> nn.Module:
         return GRULayers(config, input_size)

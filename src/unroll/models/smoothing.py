@@ -1,12 +1,13 @@
-"""Smoothing: how counts become shares of probability, and how much is left to shorter contexts.
+"""Smoothing: counts to shares of probability, and to the weight of shorter contexts.
 
 With ``kept`` counts, and a ``pseudocount`` added to the total of a context, the estimates of every
 smoothing have one form:
 
-    p(word | context) = kept(context, word) / (total(context) + pseudocount)
-                      + what that leaves of 1 * p(word | shorter context)
+    share(context, word) = kept(context, word) / (total(context) + pseudocount)
+    backoff(context)     = 1 - sum of share(context, word) over all words
+    p(word | context)    = share(context, word) + backoff(context) * p(word | shorter context)
 
-and below a single word stands the uniform distribution, 1 / vocabulary.
+The empty context backs off to the uniform distribution, 1 / vocabulary.
 """
 
 from __future__ import annotations
@@ -21,24 +22,25 @@ Reals = npt.NDArray[np.float64]
 
 
 class MaximumLikelihood:
-    """No smoothing: count / total. A word never seen after a context has probability zero. A
-    context never seen has no such estimate, so the longest part of it that was seen is taken."""
+    """No smoothing: count / total. A word never seen after a context has probability zero. For a
+    context never seen, the longest part of it that was seen is used."""
 
     continuations = False
-    """Whether orders below the highest count the words seen before, not the occurrences."""
+    """Whether orders below the highest count the different words before an n-gram instead of its
+    occurrences."""
     stepwise = True
-    """Whether a context backs off to one that is a word shorter, or to none at all."""
+    """Whether a context backs off to the context one word shorter; if not, to the empty one."""
 
     def __init__(self, config: NGramConfig) -> None:
         self.pseudocount = 0.0
 
     def kept(self, counts: Counts) -> Reals:
-        """What is left of the counts ``(n-grams of one order,)``."""
+        """The counts ``(n-grams of one order,)`` less what smoothing takes from them."""
         return counts.astype(np.float64)
 
 
 class Laplace(MaximumLikelihood):
-    """A pseudocount e for every context, spread as single words are (d2l, section 8.3.1):
+    """A pseudocount e for every context, distributed like single words (d2l, section 8.3.1):
 
     p(x) = (n(x) + e / m) / (n + e)    p(x | context) = (n(context, x) + e p(x)) / (n(context) + e)
     """
@@ -67,10 +69,10 @@ SMOOTHINGS: dict[str, type[MaximumLikelihood]] = {
 
 
 def discounts_of(counts: Counts) -> tuple[float, float, float]:
-    """What is taken from counts of 1, of 2, and of 3 or more (Chen and Goodman 1998).
+    """The discounts of counts of 1, of 2, and of 3 or more (Chen and Goodman 1998).
 
-    A text too small to estimate them, where no n-gram has one of the counts 1 to 4 or a discount
-    would not be above zero, gets half of each count, which is 1.5 of 3.
+    They cannot be estimated from a small text, in which no n-gram has one of the counts 1 to 4 or
+    a discount would not be above zero. The discounts are then 0.5, 1 and 1.5.
     """
     n1, n2, n3, n4 = (int((counts == count).sum()) for count in (1, 2, 3, 4))
     if min(n1, n2, n3, n4) > 0:

@@ -1,4 +1,4 @@
-"""The report: one self-contained page in which every number leads to the runs it comes from."""
+"""The report: one self-contained page in which every number links to the runs it comes from."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from markupsafe import Markup
 from unroll.report.figures import keep
 from unroll.report.runs import Measured, Record
 
-DRAWINGS_A_WORKER = 8
-"""A process that draws costs as much as several drawings: one more for each so many."""
+DRAWINGS_PER_WORKER = 8
+"""Starting a process costs as much as drawing several figures: one more for each so many."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Table:
 
 @dataclass
 class Text:
-    """Texts that runs wrote: who wrote, from what prefix, what."""
+    """Texts that runs wrote: the writer, the prefix, the text."""
 
     rows: list[tuple[Any, str, str]]
 
@@ -58,19 +58,28 @@ class Published:
 
 
 @dataclass
+class Answer:
+    """What a section says, shows, and sets beside published figures."""
+
+    sentences: list[Any]
+    parts: list[Drawing | Table | Text]
+    published: list[Published] = field(default_factory=list)
+
+
+@dataclass
 class Section:
     """A question and its answer."""
 
     name: str
     title: str
     question: str
-    answer: list[Markup]
-    parts: list[Drawing | Table | Text]
+    answer: Answer | None
+    failure: str = ""
+    """Why there is no answer, where there is none."""
     lab: int | None = None
     """The number of the lab's question that it answers."""
-    published: list[Published] = field(default_factory=list)
     jobs: list[tuple[str, Record]] = field(default_factory=list)
-    """What was run: labels and runs."""
+    """The runs behind it, with their labels."""
 
 
 @dataclass
@@ -82,28 +91,34 @@ class Absent:
 
 
 def linked(text: str, runs: Sequence[str]) -> Markup:
-    """A text that leads to the runs it comes from."""
+    """A text that links to the runs it comes from; plain where there are none."""
+    if not runs:
+        return Markup.escape(text)
     return Markup('<a class="n" href="#run-{}" title="{}">{}</a>').format(
         runs[0], "run " + ", ".join(runs), text
     )
 
 
+def written(value: float, form: str = ".1f") -> str:
+    """A number in a form; a dash for NaN."""
+    return "-" if math.isnan(value) else "∞" if math.isinf(value) else format(value, form)
+
+
 def number(value: float, runs: Sequence[str], form: str = ".1f") -> Markup:
-    """A number that leads to its runs."""
-    text = "-" if math.isnan(value) else "∞" if math.isinf(value) else format(value, form)
-    return linked(text, runs)
+    """A number that links to its runs."""
+    return linked(written(value, form), runs)
 
 
 def shown(measure: Measured, form: str = ".1f") -> Markup:
-    """Mean and spread of a measure, leading to its runs."""
+    """Mean and spread of a figure, linked to its runs; no spread where all values are equal."""
     text = number(measure.mean, measure.runs, form)
-    if len(measure.values) == 1:
+    if len(set(measure.values)) == 1:
         return text
-    return Markup("{} <small>± {}</small>").format(text, format(measure.spread, form.lstrip("+")))
+    return Markup("{} <small>± {}</small>").format(text, written(measure.spread, form.lstrip("+")))
 
 
 def sentence(template: str, *values: Any) -> Markup:
-    """A sentence with its numbers put in."""
+    """A sentence with its numbers filled in."""
     return Markup(template).format(*values)
 
 
@@ -113,13 +128,14 @@ def write(
     facts: Sequence[str],
     sections: Sequence[Section],
     absent: Sequence[Absent] = (),
-) -> None:
+) -> bool:
     """Write the page to ``path`` and its figures, SVG and PNG, into ``figures`` beside it.
 
-    The lab's questions come first, in their order; then every other section as it was given.
+    The lab's questions come first, in their order; then every other section as it was given. A
+    section whose figure cannot be drawn shows the reason in its place. Returns whether every
+    section has its answer.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from joblib import Parallel, cpu_count, delayed
 
     environment = Environment(
         loader=PackageLoader("unroll", "report"), autoescape=True, undefined=StrictUndefined
@@ -128,9 +144,7 @@ def write(
     environment.tests["drawing"] = lambda part: isinstance(part, Drawing)
     environment.tests["table"] = lambda part: isinstance(part, Table)
     folder = path.parent / "figures"
-    drawings = [part for section in sections for part in section.parts if isinstance(part, Drawing)]
-    workers = min(cpu_count(), 1 + len(drawings) // DRAWINGS_A_WORKER)
-    Parallel(n_jobs=workers)(delayed(keep)(part.figure, folder / part.name) for part in drawings)
+    _draw(sections, folder)
     asked = sorted(
         (section for section in sections if section.lab is not None),
         key=lambda section: section.lab or 0,
@@ -142,14 +156,46 @@ def write(
             ("The lab's questions", asked),
             ("Further studies", [section for section in sections if section.lab is None]),
         ],
-        published=[(section, row) for section in sections for row in section.published],
+        published=[
+            (section, row)
+            for section in sections
+            if section.answer is not None
+            for row in section.answer.published
+        ],
         absent=absent,
         folder=folder,
     )
     path.write_text(page, encoding="utf-8")
+    return all(section.answer is not None for section in sections)
+
+
+def _draw(sections: Sequence[Section], folder: Path) -> None:
+    """Write the figures of all sections, on every core."""
+    from joblib import Parallel, cpu_count, delayed
+
+    drawings = [
+        (section, part)
+        for section in sections
+        for part in (section.answer.parts if section.answer is not None else ())
+        if isinstance(part, Drawing)
+    ]
+    workers = min(cpu_count(), 1 + len(drawings) // DRAWINGS_PER_WORKER)
+    errors = Parallel(n_jobs=workers)(delayed(_kept)(part, folder) for _, part in drawings)
+    for (section, part), error in zip(drawings, errors, strict=True):
+        if error:
+            section.answer, section.failure = None, f"figure {part.name}: {error}"
+
+
+def _kept(drawing: Drawing, folder: Path) -> str:
+    """Write one figure; the error in one line, or nothing."""
+    try:
+        keep(drawing.figure, folder / drawing.name)
+    except (ValueError, ArithmeticError, RuntimeError) as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return ""
 
 
 def _embedded(drawing: Drawing, folder: Path) -> str:
-    """The figure's SVG as a data address, so that the page needs no other file."""
+    """The figure's SVG as a data URL, so that the page needs no other file."""
     svg = (folder / drawing.name).with_suffix(".svg").read_bytes()
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()

@@ -1,4 +1,4 @@
-"""Runs as the tracking store holds them: the only thing a report is made from."""
+"""Runs as the tracking store holds them: a report is made from nothing else."""
 
 from __future__ import annotations
 
@@ -15,30 +15,38 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+Curve = list[tuple[float, float]]
+"""Points ``(optimizer step, value)``."""
+
 
 class Record:
     """One finished run: params, last values of metrics, curves and artifacts."""
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
-        self._client, self._run = client, run
+        self._client, self.run = client, run
         self.run_id = str(run.info.run_id)
-        self.name = str(run.info.run_name)
-        self.status = str(run.info.status)
         self.params: dict[str, str] = run.data.params
         self.tags: dict[str, str] = run.data.tags
         ended = run.info.end_time or run.info.start_time
         self.seconds = (ended - run.info.start_time) / 1000
+        self._curves: dict[str, Curve] = {}
 
-    def metric(self, key: str) -> float:
-        """The last value of a metric; nan where the run has none. What was infinite is so
-        again: the store keeps the largest float in its place."""
-        value = float(self._run.data.metrics.get(key, math.nan))
+    def value(self, key: str) -> float:
+        """A param as a number, else the last value of a metric; NaN where the run has neither.
+
+        The store keeps the largest float in place of infinity; here it is infinity again.
+        """
+        if key in self.params:
+            return float(self.params[key])
+        value = float(self.run.data.metrics.get(key, math.nan))
         return math.inf if value == sys.float_info.max else value
 
-    def curve(self, key: str) -> list[tuple[float, float]]:
-        """All points of a metric, ``(optimizer step, value)``."""
-        points = self._client.get_metric_history(self.run_id, key)
-        return sorted((float(point.step), float(point.value)) for point in points)
+    def curve(self, key: str) -> Curve:
+        """All points of a metric, by step."""
+        if key not in self._curves:
+            points = self._client.get_metric_history(self.run_id, key)
+            self._curves[key] = sorted((float(point.step), float(point.value)) for point in points)
+        return self._curves[key]
 
     def result(self) -> dict[str, Any]:
         """The run's result.json."""
@@ -47,35 +55,48 @@ class Record:
         return found
 
 
+Figure = str | Callable[[Record], float]
+"""A figure of a run: a param or metric by name, or a function."""
+
+
 @dataclass(frozen=True)
 class Measured:
-    """A figure over repeated runs: its mean, its spread, and the runs it comes from."""
+    """A figure of repeated runs: a value for each, in the order of their seeds."""
 
     values: tuple[float, ...]
-    runs: tuple[str, ...]
+    runs: tuple[str, ...] = ()
+    exact: bool = False
+    """Whether every repetition gives the same value: counting, or a constant."""
 
     @property
     def mean(self) -> float:
-        return statistics.fmean(self.values)
+        return sum(self.values) / len(self.values)
 
     @property
     def spread(self) -> float:
-        """Sample standard deviation; 0 for a single run."""
+        """Sample standard deviation; 0 for a single value, NaN where one is NaN or infinite."""
+        if not all(map(math.isfinite, self.values)):
+            return math.nan
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
 
-def measured(records: Sequence[Record], key: str) -> Measured:
-    """A metric over repeated runs."""
-    return derived(records, lambda record: record.metric(key))
-
-
-def derived(records: Sequence[Record], measure: Callable[[Record], float]) -> Measured:
-    """What ``measure`` makes of each of repeated runs."""
+def measured(
+    records: Sequence[Record], key: Figure, scale: float = 1.0, exact: bool = False
+) -> Measured:
+    """``scale`` times a param, metric or function of each of repeated runs."""
     return Measured(
-        tuple(measure(record) for record in records), tuple(record.run_id for record in records)
+        tuple(
+            scale * (record.value(key) if isinstance(key, str) else key(record))
+            for record in records
+        ),
+        tuple(record.run_id for record in records),
+        exact,
     )
 
 
-def fetch(client: MlflowClient, run_ids: Iterable[str]) -> dict[str, Record]:
-    """Records by run id."""
-    return {run_id: Record(client, client.get_run(run_id)) for run_id in run_ids}
+def mean_of(measures: Iterable[Measured]) -> Measured:
+    """The mean of several figures of the same runs, run by run."""
+    measures = list(measures)
+    values = zip(*(measure.values for measure in measures), strict=True)
+    runs = tuple(dict.fromkeys(run for measure in measures for run in measure.runs))
+    return Measured(tuple(sum(row) / len(row) for row in values), runs)

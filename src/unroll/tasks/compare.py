@@ -1,38 +1,41 @@
-"""Cross-scoring: every run goes on from the same prefixes, and every run reads what each wrote.
+"""Cross-scoring: every run continues the same prefixes, and every run scores what each has written.
 
-The texts of people stand beside those of the runs: real continuations, of the test split of the
-first run's corpus (or of the one that ``data=`` names), as many and as long as a run writes. Whole
-texts are compared, not ids: each reader cuts a text into its own tokens, so that runs over other
-tokenisations stand side by side in bits per character. Perplexities do only where tokens and
-vocabulary are the same.
+The texts of people are scored too: real continuations from the test split of the first run's corpus
+(or of the corpus that ``data=`` names), as many and as long as those of a run. Texts are compared,
+not ids: each reader splits a text into its own tokens, so that runs with different tokenizers can
+be compared in bits per character. Perplexities can be compared only between runs with the same
+tokens and vocabulary. A special token that a writer has drawn stays that special token for every
+reader; what only spells the name of a special is text.
 
-Only what follows a prefix is scored, given the prefix. Each text is read as a document of its own:
-``evaluation.protocol=stream`` becomes ``document`` for them and ``handout`` becomes ``window``; the
-test split is read under the protocol as it is. A run's score of its own text is its
-self-perplexity. Diversity is counted in the first run's tokens.
+Only what follows a prefix is scored, given the prefix. Each text is scored as a document of its
+own: ``evaluation.protocol=stream`` becomes ``document`` for it and ``handout`` becomes ``window``,
+while the test split is scored under the protocol itself. A run's score of its own text is its
+self-perplexity. Diversity is counted in ids of the first run's vocabulary, for all writers.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from unroll.config import Config
 from unroll.data.config import CorpusConfig
-from unroll.data.token_stream import Encoded, Ids, TokenStream, texts
+from unroll.data.passage import Passage, divided
+from unroll.data.token_stream import Encoded, TokenStream, texts
 from unroll.data.vocabulary import END, SPECIALS
 from unroll.errors import require
 from unroll.evaluation.config import EvaluationConfig
 from unroll.evaluation.diversity import distinct_n, repetition
 from unroll.evaluation.perplexity import Score, score
 from unroll.generation.config import SamplingConfig
-from unroll.generation.sampler import sample
+from unroll.generation.sampler import continuations
 from unroll.registry import build
 from unroll.tasks.config import CompareConfig
 from unroll.tasks.run import Result, Run, say
@@ -42,20 +45,19 @@ PEOPLE, TEST, GREEDY = "people", "test", "greedy"
 REPEATED = 4
 """Length of the n-grams whose repetition is counted."""
 OWN_DOCUMENT = {"stream": "document", "handout": "window"}
-_SPECIAL = re.compile(f"({'|'.join(map(re.escape, SPECIALS))})")
 
 
 @dataclass(frozen=True)
 class Text:
-    """``prefix + text`` is the whole: the white space between them opens ``text``."""
+    """A prefix and its continuation, which starts with the white space between them."""
 
-    prefix: str
-    text: str
+    prefix: Passage
+    continuation: Passage
 
 
 @dataclass(frozen=True)
 class Written:
-    """What one writer wrote in one mode: ``greedy``, a temperature, or None for people."""
+    """The texts of one writer in one mode: ``greedy``, a temperature, or None for people."""
 
     writer: str
     mode: str | None
@@ -65,7 +67,8 @@ class Written:
 def compare(
     task: CompareConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
 ) -> Result:
-    """Let every run write, and every run read what each has written."""
+    """Let every run write, and let every run score what each has written."""
+    require_whole_texts(config.evaluation)
     readers = load_runs(task, config, overrides)
     ids = [reader.run_id for reader in readers]
     run = Run(replace(config, task=replace(task, runs=ids)), directory, overrides)
@@ -75,37 +78,29 @@ def compare(
     corpus = chosen_corpus(readers[0], config, overrides)
     splits = [reader.read(corpus, config.data.cache) for reader in readers]
     people = real_texts(corpus, splits[0], config.sampling)
-    count = config.sampling.prefix_documents
-    prefixes = config.sampling.prefixes or [item.prefix for item in people[:count]]
+    prefixes = chosen_prefixes(config.sampling, people)
     with run.recorded():
         written = [Written(PEOPLE, None, people)]
         for writer in readers:
-            for mode, sampling in modes(task, config.sampling).items():
-                say(f"{writer.run_id} writes: {mode}")
-                written.append(Written(writer.run_id, mode, write(writer, prefixes, sampling)))
+            written += written_by(writer, prefixes, modes(task, config.sampling))
         measures = [measured(item, readers[0]) for item in written]
-        scores = []
-        for reader, encoded in zip(readers, splits, strict=True):
-            say(f"{reader.run_id} reads")
-            unknown = reader.vocabulary.unknown
-            whole = score(reader.model, encoded.streams[TEST], config.evaluation, unknown)
-            scores.append({"reader": reader.run_id, "writer": TEST, "mode": None} | figures(whole))
-            for item in written:
-                place = {"reader": reader.run_id, "writer": item.writer, "mode": item.mode}
-                scores.append(place | figures(read(reader, item.texts, config.evaluation)))
-        runs = [
-            {
-                "run_id": reader.run_id,
-                "model": reader.model.config.name,
-                "parameters": reader.model.parameter_count,
-            }
-            for reader in readers
-        ]
-        result = run.keep(
-            {"runs": runs, "texts": measures, "scores": scores}, main_figures(measures, scores)
-        )
+        scores: list[dict[str, Any]] = []
+        for reader, split in zip(readers, splits, strict=True):
+            scores += scores_of(reader, split.streams[TEST], written, config.evaluation)
+        result: Result = {"runs": [described(reader) for reader in readers]}
+        result |= {"texts": measures, "scores": scores}
+        result = run.keep(result, main_figures(measures, scores))
     show(measures, scores)
     return result
+
+
+def require_whole_texts(config: EvaluationConfig) -> None:
+    """Refuse the protocol that scores only the last token of a text."""
+    require(
+        config.protocol != "last",
+        "evaluation.protocol=last scores one token per text, and task=compare whole "
+        "continuations: use evaluation.protocol=document",
+    )
 
 
 def load_runs(task: CompareConfig, config: Config, overrides: list[str]) -> list[Trained]:
@@ -135,42 +130,44 @@ def modes(task: CompareConfig, sampling: SamplingConfig) -> dict[str, SamplingCo
 
 
 def real_texts(corpus: CorpusConfig, encoded: Encoded, sampling: SamplingConfig) -> list[Text]:
-    """As many texts of the test split as a run writes, cut where the prefix ends.
+    """As many texts of the test split as a run writes, divided where the prefix ends.
 
-    They are read from the corpus itself, for a stream has lost the words it does not know.
+    They are read from the corpus itself, because a stream has lost the unknown words.
 
     Raises:
         Refused: there is no test split, or it is too short.
     """
-    require(TEST in encoded.streams, "the corpus has no test split: take data.test_fraction=0.1")
-    stream = encoded.streams[TEST]
+    require(TEST in encoded.streams, "the corpus has no test split: use data.test_fraction=0.1")
+    stream, tokenizer = encoded.streams[TEST], encoded.tokenizer
     length = sampling.prefix_length + sampling.length
     count = len(sampling.prefixes or range(sampling.prefix_documents)) * sampling.samples
     starts = openings(stream, length, count)
     require(
         len(starts) == count,
-        f"the test split holds {len(starts)} texts of {length} tokens, and {count} are wanted: "
-        "take a smaller sampling.length, sampling.prefix_documents or sampling.samples",
+        f"the test split has {len(starts)} texts of {length} tokens, but {count} are needed: use "
+        "a smaller sampling.length, sampling.prefix_documents or sampling.samples",
     )
     end = [END] if corpus.append_eos else []
+    ends = set((stream.offsets[1:] - 1).tolist()) if corpus.append_eos else set()
     documents = texts(build("data", corpus).read()[TEST])
-    tokens = list(
-        islice(
-            chain.from_iterable([*encoded.tokenizer.tokenize(text), *end] for text in documents),
-            starts[-1] + length,
+    joined = chain.from_iterable([*tokenizer.tokenize(text), *end] for text in documents)
+    tokens = list(islice(joined, starts[-1] + length))
+    return [
+        Text(
+            *divided(
+                tokenizer,
+                tokens[start : start + length],
+                [position - start for position in range(start, start + length) if position in ends],
+                sampling.prefix_length,
+            )
         )
-    )
-    found = []
-    for start in starts:
-        prefix = encoded.tokenizer.join(tokens[start : start + sampling.prefix_length])
-        whole = encoded.tokenizer.join(tokens[start : start + length])
-        found.append(Text(prefix, whole[len(prefix) :]))
-    return found
+        for start in starts
+    ]
 
 
 def openings(stream: TokenStream, length: int, count: int) -> list[int]:
-    """Where ``count`` texts of ``length`` tokens start: documents that are as long, or where
-    those are too few, documents as they come, each read on past its end."""
+    """Positions where ``count`` texts of ``length`` tokens start: at documents that are long
+    enough, or if these are too few, at any documents, whose texts then go past their ends."""
     begins = stream.offsets[:-1]
     long = begins[stream.lengths >= length][:count].tolist()
     if len(long) == count:
@@ -183,53 +180,70 @@ def openings(stream: TokenStream, length: int, count: int) -> list[int]:
     return starts
 
 
-def write(writer: Trained, prefixes: list[str], sampling: SamplingConfig) -> list[Text]:
+def chosen_prefixes(sampling: SamplingConfig, people: list[Text]) -> list[Passage]:
+    """The prefixes of the config, else those of the first texts of people."""
+    if sampling.prefixes is not None:
+        return [Passage(prefix) for prefix in sampling.prefixes]
+    return [item.prefix for item in people[: sampling.prefix_documents]]
+
+
+def written_by(
+    writer: Trained, prefixes: list[Passage], ways: dict[str, SamplingConfig]
+) -> Iterator[Written]:
+    """The texts of a run in each mode."""
+    for mode, sampling in ways.items():
+        say(f"{writer.run_id} writes: {mode}")
+        yield Written(writer.run_id, mode, write(writer, prefixes, sampling))
+
+
+def write(writer: Trained, prefixes: list[Passage], sampling: SamplingConfig) -> list[Text]:
     """The run's continuations of the prefixes."""
-    tokenizer = writer.tokenizer
-    found = sample(
-        writer.model,
-        tokenizer,
-        writer.vocabulary,
-        prefixes,
-        sampling,
-        writer.data.batching.length,
-    )
+    tokenizer, vocabulary = writer.tokenizer, writer.vocabulary
+    encoded = [torch.from_numpy(item.ids(tokenizer, vocabulary)).long() for item in prefixes]
+    context = writer.data.batching.length
+    found = continuations(writer.model, vocabulary, encoded, sampling, context)
     written = []
-    for item in found.samples:
-        tokens = tokenizer.tokenize(item.prefix)
-        prefix = tokenizer.join(tokens)
-        whole = tokenizer.join([*tokens, *tokenizer.tokenize(item.text)])
-        written.append(Text(prefix, whole[len(prefix) :]))
+    for prefix, rows in zip(prefixes, found, strict=True):
+        tokens, specials = prefix.split(tokenizer)
+        for row in rows:
+            drawn = [
+                position
+                for position, token in enumerate(row, start=len(tokens))
+                if token < len(SPECIALS)
+            ]
+            whole = [*tokens, *vocabulary.decode(row)]
+            written.append(Text(*divided(tokenizer, whole, [*specials, *drawn], len(tokens))))
     return written
 
 
-def cut(reader: Trained, text: str) -> list[str]:
-    """A text in the reader's tokens; specials that were written out are tokens again."""
-    return [
-        token
-        for part in _SPECIAL.split(text)
-        for token in ([part] if part in SPECIALS else reader.tokenizer.tokenize(part))
-    ]
+def scores_of(
+    reader: Trained, test: TokenStream, written: list[Written], config: EvaluationConfig
+) -> Iterator[dict[str, Any]]:
+    """The reader's scores of the test split and of all texts."""
+    say(f"{reader.run_id} reads")
+    place = {"reader": reader.run_id, "writer": TEST, "mode": None}
+    yield place | figures(score(reader.model, test, config, reader.vocabulary.unknown))
+    for item in written:
+        place = {"reader": reader.run_id, "writer": item.writer, "mode": item.mode}
+        yield place | figures(read(reader, item.texts, config))
 
 
 def read(reader: Trained, items: list[Text], config: EvaluationConfig) -> Score:
-    """The reader's score of what follows the prefixes: that of whole texts less that of the
-    prefixes by themselves, since either is a sum over tokens given those before."""
+    """The reader's score of what follows the prefixes: the score of whole texts minus that of the
+    prefixes alone, since both are sums over tokens given those before."""
     config = replace(config, protocol=OWN_DOCUMENT.get(config.protocol, config.protocol))
-    model, unknown = reader.model, reader.vocabulary.unknown
-
-    def ids(text: str) -> Ids:
-        return reader.vocabulary.encode(cut(reader, text))
-
-    prefixes = TokenStream.from_documents([ids(item.prefix) for item in items])
+    tokenizer, vocabulary = reader.tokenizer, reader.vocabulary
+    given = [item.prefix.ids(tokenizer, vocabulary) for item in items]
+    added = [item.continuation.ids(tokenizer, vocabulary) for item in items]
+    prefixes = TokenStream.from_documents(given)
     wholes = TokenStream.from_documents(
-        [np.concatenate([ids(item.prefix), ids(item.text)]) for item in items]
+        [np.concatenate(parts) for parts in zip(given, added, strict=True)]
     )
-    found = score(model, wholes, config, unknown)
-    found = replace(found, characters=float(sum(len(item.text) for item in items)))
+    found = score(reader.model, wholes, config, vocabulary.unknown)
+    found = replace(found, characters=float(sum(len(item.continuation.text) for item in items)))
     if prefixes.lengths.max() < 2:
         return found
-    before = score(model, prefixes, config, unknown)
+    before = score(reader.model, prefixes, config, vocabulary.unknown)
     return replace(
         found,
         nats=found.nats - before.nats,
@@ -240,32 +254,43 @@ def read(reader: Trained, items: list[Text], config: EvaluationConfig) -> Score:
 
 
 def figures(found: Score) -> dict[str, Any]:
-    """What a result says of a score; NaN where nothing was written."""
+    """The figures of a score that go into the result; NaN if nothing was written."""
     keys = ("perplexity", "nats_per_token", "bits_per_character")
     values = {key: getattr(found, key) if found.counted else math.nan for key in keys}
     return values | {"tokens": found.tokens}
 
 
 def measured(written: Written, first: Trained) -> dict[str, Any]:
-    """Texts with their diversity, in the first run's tokens."""
-    tokens = [cut(first, item.text) for item in written.texts]
+    """Texts with their diversity, in ids of the first run's vocabulary."""
+    ids = [
+        item.continuation.ids(first.tokenizer, first.vocabulary).tolist() for item in written.texts
+    ]
     return {
         "writer": written.writer,
         "mode": written.mode,
-        "distinct_1": distinct_n(tokens, 1),
-        "distinct_2": distinct_n(tokens, 2),
-        "distinct_3": distinct_n(tokens, 3),
-        "repetition": repetition(tokens, REPEATED),
-        "tokens": sum(map(len, tokens)),
-        "samples": [asdict(item) for item in written.texts],
+        "distinct_1": distinct_n(ids, 1),
+        "distinct_2": distinct_n(ids, 2),
+        "distinct_3": distinct_n(ids, 3),
+        "repetition": repetition(ids, REPEATED),
+        "tokens": sum(map(len, ids)),
+        "samples": [
+            {"prefix": item.prefix.text, "text": item.continuation.text} for item in written.texts
+        ],
+    }
+
+
+def described(reader: Trained) -> dict[str, Any]:
+    """What the result says about a run."""
+    return {
+        "run_id": reader.run_id,
+        "model": reader.model.config.name,
+        "parameters": reader.model.parameter_count,
     }
 
 
 def main_figures(measures: list[dict[str, Any]], scores: list[dict[str, Any]]) -> dict[str, float]:
-    """What goes into the store: how each run reads real text and its own, and how varied that is.
-
-    The whole matrix is in the result.
-    """
+    """The metrics of the run: how varied each text is, and how each run scores real text and its
+    own. The result has all scores."""
     found = {}
     for item in measures:
         place = f"{item['writer']}/{item['mode']}" if item["mode"] else item["writer"]
@@ -290,5 +315,5 @@ def show(measures: list[dict[str, Any]], scores: list[dict[str, Any]]) -> None:
         say(
             f"{item['reader']:.8} reads {item['writer']:.8} {item['mode'] or '':>6}: "
             f"perplexity {item['perplexity']:.2f}, "
-            f"{item['bits_per_character']:.3f} bits a character"
+            f"{item['bits_per_character']:.3f} bits per character"
         )

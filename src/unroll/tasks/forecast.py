@@ -1,4 +1,4 @@
-"""Fit a forecaster to a noisy sine, and see how far ahead it can tell."""
+"""Fit a forecaster to a noisy sine, and score its forecasts."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from unroll.registry import build
 from unroll.tasks.config import ForecastConfig
 from unroll.tasks.run import RESULT, Result, Run, prepare, say
 
-MEANT = ("task", "seed", "device", "threads", "rerun", "tracking", "hydra", "data.cache")
-"""What an override may begin with."""
+USED = ("task", "seed", "device", "threads", "rerun", "tracking", "hydra", "data.cache")
+"""Overrides that this task uses, by their first characters."""
 
 
 def forecast(
     task: ForecastConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
 ) -> Result:
-    """Fit a forecaster to the first points of a noisy sine; score it on the others.
+    """Fit a forecaster to the first points of a noisy sine; score it on the other points.
 
-    ``seed`` draws the series, the same for all forecasters, and the order of batches; after
-    these, the weights.
+    ``seed`` decides the series, which is the same for all forecasters, the order of batches and
+    the weights.
 
     Raises:
-        Refused: a device other than the processor is asked for, or what only text has.
-        Diverged: the loss is no number.
+        Refused: a device other than the CPU, or an override that this task does not use.
+        Diverged: the loss is NaN or infinite.
     """
     require(
         config.device in ("auto", "cpu"),
-        f"device={config.device} has no meaning for task=forecast, whose models are too small to "
-        "gain from it: leave it out",
+        f"device={config.device} has no meaning for task=forecast, whose models are too small for "
+        "it: leave it out",
     )
     for word in overrides:
         require(
-            word.startswith(MEANT),
-            f"{word} has no meaning for task=forecast, which reads no text and builds no language "
-            "model: leave it out",
+            word.startswith(USED),
+            f"{word} has no meaning for task=forecast, which uses no text and no language model: "
+            "leave it out",
         )
     run = Run(config, directory, overrides)
     found = run.finished_before(reuse)
@@ -57,7 +57,7 @@ def forecast(
     forecaster: nn.Module = build("forecaster", chosen)
     parameters = sum(weights.numel() for weights in forecaster.parameters())
     say(
-        f"series: {task.points:,} points, noise {task.noise}; {task.train_points:,} to learn from, "
+        f"series: {task.points:,} points, noise {task.noise}; {task.train_points:,} for training, "
         f"{task.points - first_held_out(task):,} held out"
     )
     say(f"forecaster: {task.forecaster}, {parameters:,} parameters")
@@ -74,7 +74,7 @@ def forecast(
         for epoch, loss in enumerate(losses, start=1):
             if not math.isfinite(loss):
                 raise Diverged(
-                    f"the loss is no number after epoch {epoch}; lower "
+                    f"the loss is NaN or infinite after epoch {epoch}; lower "
                     f"task.learning_rate={task.learning_rate}"
                 )
             say(f"epoch {epoch}: mean squared error {loss:.4f}")
@@ -102,7 +102,7 @@ def forecast(
     say("root mean squared errors:")
     for name in ("train", *kept):
         say(f"  {name}: {errors[name]:.4f}, from the sine without noise {sine_errors[name]:.4f}")
-    say(f"the held-out points deviate from their mean by {result['deviation']:.4f}")
+    say(f"standard deviation of the held-out points: {result['deviation']:.4f}")
     say(f"run {tracker.run_id} ({run.name}): {directory / RESULT}")
     return result
 
@@ -113,10 +113,10 @@ def first_held_out(task: ForecastConfig) -> int:
 
 
 def predict(forecaster: nn.Module, series: Tensor, task: ForecastConfig) -> dict[str, Tensor]:
-    """Forecasts by name; all of them end with the last point of the series.
+    """Forecasts by name; each ends with the last point of the series.
 
-    ``ahead_k``, for k from 1 to the farthest horizon: the value k steps past every window that
-    has one. ``multi_step``: all held-out values, told from the last window before them.
+    ``ahead_k``, for k from 1 to the largest horizon: the value k steps after each window, if the
+    series has it. ``multi_step``: all held-out values, forecast from the last window before them.
     """
     given = windows(series, task.tau)
     found = ahead(forecaster, given, max(task.horizons))
@@ -130,7 +130,7 @@ def predict(forecaster: nn.Module, series: Tensor, task: ForecastConfig) -> dict
 
 def score(predictions: dict[str, Tensor], truth: Tensor, task: ForecastConfig) -> dict[str, float]:
     """Root mean squared errors: every forecast on the same held-out points, and one step ahead
-    on the points that were learned from."""
+    on the training points."""
     held_out = task.points - first_held_out(task)
     errors = {
         name: root_mean_square(values[-held_out:] - truth[-held_out:])

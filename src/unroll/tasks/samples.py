@@ -1,4 +1,4 @@
-"""Prefixes to go on from, and how samples are shown."""
+"""Prefixes of generated text, and how samples are printed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unroll.tasks.run import say
 
 
 def chosen_prefixes(config: Config, encoded: Encoded) -> list[str]:
-    """The prefixes to go on from, looked at before anything is trained.
+    """The prefixes to continue, checked before training.
 
     Raises:
         Refused: one is empty after tokenizing, or the stop token does not exist.
@@ -20,7 +20,8 @@ def chosen_prefixes(config: Config, encoded: Encoded) -> list[str]:
 
 
 def default_prefixes(config: Config, encoded: Encoded) -> list[str]:
-    """The first words of the first test documents (of training ones, where none were held out)."""
+    """The first words of the first test documents; without a test split of the validation ones,
+    without either of the training ones."""
     streams = encoded.streams
     stream = streams.get("test") or streams.get("valid") or streams["train"]
     count = min(config.sampling.prefix_documents, stream.documents)
@@ -31,10 +32,12 @@ def default_prefixes(config: Config, encoded: Encoded) -> list[str]:
 
 
 def sample_text(samples: Samples) -> str:
+    """The samples as text: a prefix and its continuation each."""
     return "\n".join(f"{item.prefix} [...] {item.text}\n" for item in samples.samples)
 
 
 def show_samples(samples: Samples) -> None:
+    """Print the samples and the words of the prefixes that are not in the vocabulary."""
     for item in samples.samples:
         say(f"{item.prefix} [...] {item.text}\n")
     if samples.unknown:

@@ -1,4 +1,4 @@
-"""A run that was trained before, read back from its checkpoint."""
+"""A trained run, read from its checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unroll.training import checkpoint
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that was trained before: the model as it was, and what turned text into its ids."""
+    """A trained run: its model, tokenizer and vocabulary, and the config of its corpus."""
 
     run_id: str
     step: int
@@ -33,7 +33,7 @@ class Trained:
     data: CorpusConfig
 
     def encode(self, config: Config, overrides: list[str]) -> Encoded:
-        """The text that the command line names, else the run's own corpus, in the run's ids."""
+        """The text or corpus that the command line names, or the run's own, as the run's ids."""
         if config.evaluation.text is not None:
             expand(config.evaluation.text, "evaluation.text")
             text = text_config(config.evaluation.text, self.data, config.data)
@@ -42,34 +42,34 @@ class Trained:
         return self.read(chosen_corpus(self, config, overrides), config.data.cache)
 
     def read(self, data: CorpusConfig, cache: str) -> Encoded:
-        """Any corpus, in the run's ids."""
+        """Any corpus, as the run's ids."""
         data = replace(data, tokenizer=self.data.tokenizer, cache=cache)
         return encode(data, build("data", data), self.tokenizer, self.vocabulary)
 
 
 def chosen_corpus(trained: Trained, config: Config, overrides: list[str]) -> CorpusConfig:
-    """The corpus that the command line names, else the run's own."""
+    """The corpus that the command line names, or the run's own."""
     return config.data if any(word.startswith("data=") for word in overrides) else trained.data
 
 
 def load_run(reference: str | None, config: Config, overrides: list[str]) -> Trained:
-    """The run that ``run=`` names, or another reference of that kind.
+    """The run of a ``run=`` value: a run id, a run name, ``latest`` or a path.
 
     Raises:
-        Refused: there is none, its checkpoint is damaged, or the command line asks for a model
-            or tokenizer of its own.
+        Refused: the run does not exist, its checkpoint is damaged, or the command line sets keys
+            of the model, the tokenizer or the vocabulary.
     """
     for word in overrides:
         key = word.lstrip("+").partition("=")[0]
         require(
             not key.startswith(("model", "data/tokenizer", "data.tokenizer", "data.vocabulary")),
-            f"{word} has no meaning for task={config.task.name}: model, tokenizer and vocabulary "
+            f"{word} has no effect in task={config.task.name}: model, tokenizer and vocabulary "
             "come from the run; leave it out",
         )
         require(
             not key.startswith("data.") or key == "data.cache" or "data=" in " ".join(overrides),
-            f"{word} has no meaning without data=: the corpus comes from the run too, unless "
-            "another one is named",
+            f"{word} has no effect without data=: the corpus comes from the run, unless data= "
+            "names another one",
         )
     assert reference is not None
     path = ledger.find_checkpoint(Path(config.tracking.directory), reference)
@@ -81,17 +81,17 @@ def load_run(reference: str | None, config: Config, overrides: list[str]) -> Tra
         tokenizer: Tokenizer = build("data/tokenizer", data.tokenizer)
         tokenizer.restore(found.tokenizer)
     except (KeyError, TypeError, ValueError) as error:
-        raise Refused(f"checkpoint {path} is damaged, or of another version: {error}") from error
+        raise Refused(f"checkpoint {path} is damaged: {error}") from error
     prepare(config)
-    model = build("model", model_config, len(vocabulary))
+    model = build("model", model_config, len(vocabulary), config.precision)
     found.load(model)
     model.to(device(config))
     return Trained(found.run_id, found.step, model, tokenizer, vocabulary, data)
 
 
 def text_config(path: str, trained: CorpusConfig, given: CorpusConfig) -> TextFilesConfig:
-    """A corpus of one text, to score whole. Where the run ends documents with ``<eos>``, a line
-    of the text is a document; else the file is one."""
+    """A corpus of one text, with nothing held out. If the run ends documents with ``<eos>``, every
+    line of the text is a document; otherwise the whole file is one."""
     shared = {
         key: getattr(trained, key) for key in CorpusConfig.__dataclass_fields__ if key != "name"
     }

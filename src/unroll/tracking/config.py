@@ -22,6 +22,8 @@ class TrackingConfig:
     every: int
     """Optimizer steps between two points of a curve."""
 
+    free_text = ("run_name",)
+
     def __post_init__(self) -> None:
         require(self.every >= 1, f"tracking.every={self.every}: must be at least 1 step")
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from unroll.errors import Refused
-from unroll.registry import build, restore
+from unroll.errors import BAD_INPUT, Refused, bounded
+from unroll.registry import build, restore, schema
 from unroll.tracking.naming import multirun_name
 
 if TYPE_CHECKING:
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from unroll.tracking.family import Family
     from unroll.tracking.tracker import Tracker
 
-RESUMING = ("sample", "evaluate")
-"""Tasks that add to a run and create none."""
 RESULTS = ("test/perplexity", "valid/perplexity", "train/perplexity", "tokens_per_second")
 """Metrics of trainings in the table; of other tasks it shows every metric."""
-BAD_INPUT = 2
 
 
 class Multirun(Callback):
@@ -35,7 +32,7 @@ class Multirun(Callback):
     family: Family | None = None
 
     def on_multirun_start(self, config: DictConfig, **keywords: Any) -> None:
-        if config.task.name in RESUMING:
+        if not schema("task", config.task.name).makes_run:
             return
         from unroll.tracking.family import PARENT
 
@@ -46,7 +43,7 @@ class Multirun(Callback):
             tracker: Tracker = build("tracking", restore("tracking", values))  # type: ignore[arg-type]
             Multirun.family = tracker.family(multirun_name(overrides), tags)
         except Refused as error:  # Hydra would turn it into a warning
-            print(f"unroll: {error}", file=sys.stderr)
+            print(f"unroll: {bounded(str(error))}", file=sys.stderr)
             sys.exit(BAD_INPUT)
         if Multirun.family is not None:
             os.environ[PARENT] = Multirun.family.run_id

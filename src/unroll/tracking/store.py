@@ -197,10 +197,15 @@ def search(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
 
 def finished(client: MlflowClient, experiment: str, fingerprint: str) -> Run | None:
     """The newest run under this config fingerprint that ended by itself."""
-    found = search(
-        client,
-        experiment,
-        f"attributes.status = 'FINISHED' and tags.config_fingerprint = '{fingerprint}'",
-    )
-    whole = [run for run in found if run.data.tags.get("interrupted") != "true"]
-    return whole[-1] if whole else None
+    condition = f" and tags.config_fingerprint = '{fingerprint}'"
+    return all_finished(client, experiment, condition).get(fingerprint)
+
+
+def all_finished(client: MlflowClient, experiment: str, condition: str = "") -> dict[str, Run]:
+    """The newest run that ended by itself, by config fingerprint."""
+    found = search(client, experiment, f"attributes.status = 'FINISHED'{condition}")
+    return {
+        run.data.tags["config_fingerprint"]: run
+        for run in found
+        if "config_fingerprint" in run.data.tags and run.data.tags.get("interrupted") != "true"
+    }

@@ -1,5 +1,7 @@
-"""A model in one file: weights as safetensors, and in the file's header the config, the
-vocabulary and the tokenizer. Reading one executes nothing."""
+"""A model in one file: weights as safetensors; config, vocabulary and tokenizer in the header.
+
+Reading a checkpoint executes no code. Checkpoints of earlier versions stay readable.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +17,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from unroll.errors import Refused, require
+from unroll.training.upgrade import FORMAT, upgrade
 
 HEADER = "unroll"
-LARGEST_HEADER = 100_000_000  # bytes; what the format itself allows
+LARGEST_HEADER = 100_000_000  # bytes; the limit of safetensors itself
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds besides the weights, and where they are."""
+    """The header of a checkpoint, and the path to its weights."""
 
     path: Path
     run_id: str
     config: dict[str, Any]
+    """With the keys of this version."""
     vocabulary: str
     """JSON of the token list."""
     tokenizer: str
-    """JSON of what the tokenizer learned."""
+    """JSON of the tokenizer's learned state."""
     step: int
 
     def load(self, model: torch.nn.Module) -> None:
@@ -47,9 +51,7 @@ class Checkpoint:
             raise _damaged(self.path, error) from error
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines()]
-            raise Refused(
-                f"checkpoint {self.path} is of another shape than the model: {lines[-1]}"
-            ) from error
+            raise Refused(f"checkpoint {self.path} does not fit the model: {lines[-1]}") from error
 
 
 def save(
@@ -62,9 +64,9 @@ def save(
     tokenizer: str,
     step: int,
 ) -> None:
-    """Write a checkpoint beside ``path`` and rename it into place, so that whoever reads finds
-    the old one or the new one, never half of one."""
-    header = {"run_id": run_id, "config": config, "step": step}
+    """Write a checkpoint beside ``path`` and rename it into place: a reader always finds a
+    complete file, the old one or the new one."""
+    header = {"format": FORMAT, "run_id": run_id, "config": config, "step": step}
     header |= {"vocabulary": vocabulary, "tokenizer": tokenizer}
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = path.with_name(f".{path.name}.{os.getpid()}")
@@ -80,33 +82,51 @@ def save(
 
 
 def read(path: Path) -> Checkpoint:
-    """The header of a checkpoint; weights are read by ``Checkpoint.load``.
+    """Read the header of a checkpoint; ``Checkpoint.load`` reads the weights.
 
     Raises:
-        Refused: the file is not there, is damaged, or is no checkpoint of Unroll.
+        Refused: the file does not exist, is damaged, is not a checkpoint of Unroll, or was
+            written by a later version.
     """
     require(path.is_file(), f"checkpoint {path} does not exist")
     try:
         with path.open("rb") as file:
             start = file.read(8)
-            require(len(start) == 8, f"checkpoint {path} is damaged: it is cut off")
+            require(len(start) == 8, f"checkpoint {path} is damaged: the file is cut off")
             (length,) = struct.unpack("<Q", start)
-            require(length <= LARGEST_HEADER, f"checkpoint {path} is damaged: no sound header")
+            require(
+                length <= LARGEST_HEADER, f"checkpoint {path} is damaged: its header is invalid"
+            )
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
-        require(HEADER in metadata, f"{path} holds tensors, but is no checkpoint of Unroll")
+        require(HEADER in metadata, f"{path} is not a checkpoint of Unroll")
         fields = json.loads(metadata[HEADER])
+        version = fields.get("format", 1)
+        require(
+            version <= FORMAT,
+            f"checkpoint {path} has format {version}, and this version of Unroll reads up to "
+            f"format {FORMAT}: update Unroll",
+        )
+        config = upgrade(fields["config"], version)
         return Checkpoint(
             path=path,
             run_id=fields["run_id"],
-            config=fields["config"],
+            config=config,
             vocabulary=fields["vocabulary"],
             tokenizer=fields["tokenizer"],
             step=fields["step"],
         )
     except Refused:
         raise
-    except (SafetensorError, OSError, struct.error, KeyError, TypeError, ValueError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        struct.error,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         raise _damaged(path, error) from error
 
 

@@ -1,17 +1,28 @@
-"""What a person may say of training: how long, how the gradient is treated, which optimizer."""
+"""Config of training: bounds, treatment of the gradient, optimizer and schedule."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
+from typing import ClassVar
 
-from unroll.errors import require
+from unroll.errors import register_hint, require
 from unroll.registry import register, register_schema
 
 
 @dataclass(frozen=True)
 class TruncationConfig:
     name: str
+
+
+register_hint(
+    "training/truncation",
+    r"\d+",
+    "training.truncation={option}: a number alone is ambiguous; write training.truncation=fixed "
+    "training.truncation.steps={option}, or data.batching.length={option} for batches of that many "
+    "steps",
+)
 
 
 @register("training/truncation", "full", builds="unroll.training.truncation:Full")
@@ -28,24 +39,24 @@ class FixedConfig(TruncationConfig):
     steps: int
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, f"training.truncation.steps={self.steps}: at least 1")
+        require(self.steps >= 1, f"training.truncation.steps={self.steps}: must be at least 1")
 
 
 @register("training/truncation", "random", builds="unroll.training.truncation:Random")
 @dataclass(frozen=True)
 class RandomConfig(TruncationConfig):
-    """Cut at random places, the full gradient in expectation (Tallec and Ollivier 2017)."""
+    """Cut at random places; the expectation is the full gradient (Tallec and Ollivier 2017)."""
 
     every: int
-    """Steps between one place where the gradient may be cut and the next."""
+    """Steps between two places where the gradient may be cut."""
     keep: float
-    """Probability that it is not cut there."""
+    """Probability that it is not cut at such a place."""
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, f"training.truncation.every={self.every}: at least 1")
+        require(self.every >= 1, f"training.truncation.every={self.every}: must be at least 1")
         require(
             0 < self.keep <= 1,
-            f"training.truncation.keep={self.keep}: a probability above 0 and at most 1",
+            f"training.truncation.keep={self.keep}: must be a probability above 0 and at most 1",
         )
 
 
@@ -54,43 +65,43 @@ class TrainingConfig:
     epochs: int | None
     max_steps: int | None
     max_minutes: float | None
-    """Whichever of the three ends first ends the training; null for no bound."""
+    """Training ends at the first of the three bounds; null: no bound."""
     clip_norm: float | None
     """Upper bound on the gradient's norm over all parameters (Pascanu et al. 2013)."""
     dropout: float
-    """The model's dropout, everywhere it is not set by itself."""
+    """Dropout of the model, wherever the model does not set its own."""
     truncation: TruncationConfig
-    """How far back-propagation through time goes within the sequences of a batch. From batch to
-    batch the state is carried as a constant."""
+    """How far back-propagation through time goes within the sequences of a batch. A state that is
+    carried to the next batch is detached."""
     accumulation: int
     """Batches whose gradients are averaged into one optimizer step."""
     validate_every: int | None
-    """Optimizer steps between validations; null: after every epoch."""
+    """Optimizer steps between two validations; null: after every epoch."""
     patience: int | None
-    """Stop after this many validations without a better one; null: never."""
+    """Stop after this many validations in a row without a better one; null: never."""
 
     def __post_init__(self) -> None:
         require(
             any(bound is not None for bound in (self.epochs, self.max_steps, self.max_minutes)),
-            "training would never end: set one of training.epochs, training.max_steps, "
+            "training has no end: set one of training.epochs, training.max_steps, "
             "training.max_minutes",
         )
         for key in ("epochs", "max_steps", "accumulation", "validate_every"):
             value = getattr(self, key)
-            require(value is None or value >= 1, f"training.{key}={value}: at least 1")
+            require(value is None or value >= 1, f"training.{key}={value}: must be at least 1")
         for key in ("max_minutes", "clip_norm"):
             value = getattr(self, key)
             require(
                 value is None or (value > 0 and math.isfinite(value)),
-                f"training.{key}={value}: above 0 (or null for none)",
+                f"training.{key}={value}: must be above 0 and finite (or null for none)",
             )
         require(
             0 <= self.dropout < 1,
-            f"training.dropout={self.dropout}: a share from 0 up to, but below, 1",
+            f"training.dropout={self.dropout}: must be at least 0 and below 1",
         )
         require(
             self.patience is None or self.patience >= 1,
-            f"training.patience={self.patience}: at least 1 validation (or null for never)",
+            f"training.patience={self.patience}: must be at least 1 validation (or null for never)",
         )
 
 
@@ -100,12 +111,13 @@ register_schema("training", "default", TrainingConfig)
 @dataclass(frozen=True)
 class ScheduleConfig:
     name: str
+    needs_validation: ClassVar[bool] = False
 
 
 @register("optimizer/schedule", "constant", builds="unroll.training.optimizers:Constant")
 @dataclass(frozen=True)
 class ConstantConfig(ScheduleConfig):
-    """The learning rate stays as it is."""
+    """A constant learning rate."""
 
 
 @register("optimizer/schedule", "cosine", builds="unroll.training.optimizers:Cosine")
@@ -115,16 +127,16 @@ class CosineConfig(ScheduleConfig):
 
     warmup_steps: int
     final_fraction: float
-    """The last learning rate, as a share of the first."""
+    """The last learning rate, as a fraction of the configured one."""
 
     def __post_init__(self) -> None:
         require(
             self.warmup_steps >= 0,
-            f"optimizer.schedule.warmup_steps={self.warmup_steps}: at least 0",
+            f"optimizer.schedule.warmup_steps={self.warmup_steps}: must be at least 0",
         )
         require(
             0 <= self.final_fraction <= 1,
-            f"optimizer.schedule.final_fraction={self.final_fraction}: a share from 0 to 1",
+            f"optimizer.schedule.final_fraction={self.final_fraction}: must be from 0 to 1",
         )
 
 
@@ -137,10 +149,10 @@ class StepConfig(ScheduleConfig):
     factor: float
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, f"optimizer.schedule.every={self.every}: at least 1 epoch")
+        require(self.every >= 1, f"optimizer.schedule.every={self.every}: must be at least 1 epoch")
         require(
             0 < self.factor <= 1,
-            f"optimizer.schedule.factor={self.factor}: above 0 and at most 1",
+            f"optimizer.schedule.factor={self.factor}: must be above 0 and at most 1",
         )
 
 
@@ -149,14 +161,15 @@ class StepConfig(ScheduleConfig):
 class PlateauConfig(ScheduleConfig):
     """Divide by `divisor` after `patience` validations in a row without a better one."""
 
+    needs_validation: ClassVar[bool] = True
     divisor: float
     patience: int
 
     def __post_init__(self) -> None:
+        require(self.divisor > 1, f"optimizer.schedule.divisor={self.divisor}: must be above 1")
         require(
-            self.divisor > 1, f"optimizer.schedule.divisor={self.divisor}: above 1, or it rises"
+            self.patience >= 1, f"optimizer.schedule.patience={self.patience}: must be at least 1"
         )
-        require(self.patience >= 1, f"optimizer.schedule.patience={self.patience}: at least 1")
 
 
 @dataclass(frozen=True)
@@ -169,9 +182,12 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         require(
             self.learning_rate > 0 and math.isfinite(self.learning_rate),
-            f"optimizer.learning_rate={self.learning_rate}: above 0 and finite",
+            f"optimizer.learning_rate={self.learning_rate}: must be above 0 and finite",
         )
-        require(self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay}: at least 0")
+        require(
+            self.weight_decay >= 0,
+            f"optimizer.weight_decay={self.weight_decay}: must be at least 0",
+        )
 
 
 @dataclass(frozen=True)
@@ -183,7 +199,7 @@ class AdaptiveConfig(OptimizerConfig):
         super().__post_init__()
         for key in ("beta1", "beta2"):
             value = getattr(self, key)
-            require(0 <= value < 1, f"optimizer.{key}={value}: from 0 up to, but below, 1")
+            require(0 <= value < 1, f"optimizer.{key}={value}: must be at least 0 and below 1")
 
 
 @register("optimizer", "adam", builds="unroll.training.optimizers:adam")
@@ -209,5 +225,29 @@ class SGDConfig(OptimizerConfig):
         super().__post_init__()
         require(
             0 <= self.momentum < 1,
-            f"optimizer.momentum={self.momentum}: from 0 up to, but below, 1",
+            f"optimizer.momentum={self.momentum}: must be at least 0 and below 1",
+        )
+
+
+def require_validation_split(
+    training: TrainingConfig, optimizer: OptimizerConfig, splits: Container[str]
+) -> None:
+    """Raise ``Refused`` if a setting uses validation scores and ``splits`` has no "valid"."""
+    schedule = optimizer.schedule
+    for setting, used, instead in (
+        (
+            f"training.patience={training.patience}",
+            training.patience is not None,
+            "training.patience=null",
+        ),
+        (
+            f"optimizer/schedule={schedule.name}",
+            schedule.needs_validation,
+            "another optimizer/schedule",
+        ),
+    ):
+        require(
+            not used or "valid" in splits,
+            f"{setting} needs a validation split, and this corpus has none: set "
+            f"data.valid_fraction above 0, or {instead}",
         )

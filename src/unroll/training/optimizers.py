@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from unroll.errors import require
 from unroll.training.config import (
@@ -45,12 +43,12 @@ def _adaptive(config: AdaptiveConfig) -> dict[str, Any]:
         "lr": config.learning_rate,
         "betas": (config.beta1, config.beta2),
         "weight_decay": config.weight_decay,
-        "fused": True,  # one pass over the parameters instead of a dozen
+        "fused": True,  # one kernel for all parameters, instead of several for each
     }
 
 
 class Schedule(Protocol):
-    """Moves the learning rate of an optimizer."""
+    """Changes the learning rate of an optimizer."""
 
     def after_step(self) -> None: ...
 
@@ -58,9 +56,14 @@ class Schedule(Protocol):
 
     def after_validation(self, loss: float) -> None: ...
 
+    def state_dict(self) -> dict[str, Any]:
+        """What has to be restored to continue exactly, after the optimizer's own state."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
 
 class Constant:
-    """Moves nothing; what the others move, they override."""
+    """Changes nothing."""
 
     def __init__(
         self, config: ConstantConfig, optimizer: Optimizer, total_steps: int | None
@@ -76,64 +79,98 @@ class Constant:
     def after_validation(self, loss: float) -> None:
         pass
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
 
 class Cosine(Constant):
     """Linear warm-up, then half a cosine down (Loshchilov and Hutter 2017, without restarts).
 
     Raises:
-        Refused: the number of steps is not known beforehand.
+        Refused: the number of steps is not known in advance.
     """
 
     def __init__(self, config: CosineConfig, optimizer: Optimizer, total_steps: int | None) -> None:
         require(
             total_steps is not None,
-            "optimizer/schedule=cosine must know where it ends: set training.epochs or "
+            "optimizer/schedule=cosine needs a known number of steps: set training.epochs or "
             "training.max_steps",
         )
         assert total_steps is not None
-        self._scheduler: LRScheduler = LambdaLR(
-            optimizer, lambda step: self.share(step, total_steps, config)
-        )
+        self.config, self.optimizer, self.total_steps = config, optimizer, total_steps
+        self.peaks: list[float] = [group["lr"] for group in optimizer.param_groups]
+        self.steps = 0
+        self._set_rates()
 
-    @staticmethod
-    def share(step: int, total_steps: int, config: CosineConfig) -> float:
-        """The learning rate before step ``step`` (from 0), as a share of the configured one."""
+    def share(self, step: int) -> float:
+        """The learning rate before step ``step`` (from 0), as a fraction of the configured one."""
+        config = self.config
         if step < config.warmup_steps:
             return (step + 1) / config.warmup_steps
-        span = max(1, total_steps - config.warmup_steps)
+        span = max(1, self.total_steps - config.warmup_steps)
         done = min(1.0, (step - config.warmup_steps) / span)
         fall = 0.5 * (1 + math.cos(math.pi * done))
         return config.final_fraction + (1 - config.final_fraction) * fall
 
     def after_step(self) -> None:
-        self._scheduler.step()
+        self.steps += 1
+        self._set_rates()
+
+    def _set_rates(self) -> None:
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * self.share(self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps = state["steps"]
 
 
 class Step(Constant):
     """Multiply by ``factor`` every ``every`` epochs."""
 
     def __init__(self, config: StepConfig, optimizer: Optimizer, total_steps: int | None) -> None:
-        self._scheduler: LRScheduler = torch.optim.lr_scheduler.StepLR(
-            optimizer, config.every, config.factor
-        )
+        self.config, self.optimizer, self.epochs = config, optimizer, 0
 
     def after_epoch(self) -> None:
-        self._scheduler.step()
+        self.epochs += 1
+        if self.epochs % self.config.every == 0:
+            _multiply_rates(self.optimizer, self.config.factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epochs = state["epochs"]
 
 
 class Plateau(Constant):
-    """Divide when validation stops improving."""
+    """Divide by ``divisor`` after ``patience`` validations in a row without a better one."""
 
     def __init__(
         self, config: PlateauConfig, optimizer: Optimizer, total_steps: int | None
     ) -> None:
-        self._scheduler = ReduceLROnPlateau(
-            optimizer,
-            factor=1 / config.divisor,
-            patience=config.patience - 1,
-            threshold=0.0,
-            eps=0.0,
-        )
+        self.config, self.optimizer = config, optimizer
+        self.best, self.waited = math.inf, 0
 
     def after_validation(self, loss: float) -> None:
-        self._scheduler.step(loss)
+        self.waited = 0 if loss < self.best else self.waited + 1
+        self.best = min(self.best, loss)
+        if self.waited == self.config.patience:
+            self.waited = 0
+            _multiply_rates(self.optimizer, 1 / self.config.divisor)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best, self.waited = state["best"], state["waited"]
+
+
+def _multiply_rates(optimizer: Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] *= factor

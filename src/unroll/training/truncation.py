@@ -2,15 +2,16 @@
 
     full     1 2 3 4 5 6        the gradient at 6 reaches every step before it
     fixed    1 2 3|4 5 6        cut every 3 steps: it reaches back to 4
-    random   1 2|3 4 5 6        cut where a coin says so; what passes is weighted up
+    random   1 2|3 4 5 6        cut at random; a gradient that passes is scaled up
 
-A sequence is read in pieces that end where it may be cut, and each piece by the cell's own fast
-kernel. The forward pass is the same whatever is cut.
+A sequence is read in pieces that end where it may be cut, each piece by the cell's own fast
+kernel. The forward pass is the same for every truncation.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,10 +23,15 @@ from unroll.training.config import FixedConfig, FullConfig, RandomConfig
 
 
 class Truncation(Protocol):
-    """Reads a sequence so that the gradient goes back no further than it should."""
+    """Reads a sequence and limits how far the gradient goes back."""
 
     def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Ids ``(batch, time)`` to hidden ``(batch, time, width)`` and the state after them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has to be restored to continue exactly."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Full:
@@ -34,14 +40,20 @@ class Full:
     def __init__(self, config: FullConfig, seed: int) -> None:
         pass
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
     def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         hidden: Tensor
         hidden, state = model(inputs, state)
         return hidden, state
 
 
-class Fixed:
-    """The state is a constant after every ``steps`` steps (Williams and Peng 1990)."""
+class Fixed(Full):
+    """The state is detached every ``steps`` steps (Williams and Peng 1990)."""
 
     def __init__(self, config: FixedConfig, seed: int) -> None:
         self.steps = config.steps
@@ -55,13 +67,19 @@ class Fixed:
 
 
 class Random:
-    """Between two pieces the gradient is multiplied by xi, for each row its own: 0 with
-    probability 1 - keep, else 1 / keep, so that its expectation is the full gradient
+    """Between two pieces the gradient of each row is multiplied by its own xi: 0 with
+    probability 1 - keep, else 1 / keep. Its expectation is the full gradient
     (Tallec and Ollivier 2017; d2l, section 8.7.1.3)."""
 
     def __init__(self, config: RandomConfig, seed: int) -> None:
         self.every, self.keep = config.every, config.keep
         self.generator = np.random.default_rng([seed, 0xB077])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.generator.bit_generator.state = state["generator"]
 
     def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         first, *others = torch.split(inputs, self.every, dim=1)
@@ -74,5 +92,5 @@ class Random:
         return torch.cat(pieces, dim=1), state
 
     def draw(self, rows: int) -> Tensor:
-        """xi for every row, ``(rows,)``."""
+        """xi of every row, ``(rows,)``."""
         return torch.from_numpy((self.generator.random(rows) < self.keep) / self.keep)

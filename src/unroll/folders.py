@@ -1,0 +1,25 @@
+"""Where configs are read from, and where runs, outputs and caches go."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parents[1]
+CONF = CHECKOUT / "conf" if (CHECKOUT / "conf").is_dir() else PACKAGE / "conf"
+"""The config groups: a folder for each, with a YAML file for each option."""
+HOME = CHECKOUT if (CHECKOUT / "conf").is_dir() else Path.cwd()
+"""Where runs, outputs and caches go: the checkout, or without one the current folder."""
+
+
+@functools.cache
+def groups() -> list[str]:
+    """The config groups that have options, sorted: ``data``, ``data/batching``, ..."""
+    folders = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
+    return [group for group in folders if options(group)]
+
+
+def options(group: str) -> list[str]:
+    """The options of a group, sorted. A file whose name starts with ``_`` is a shared base."""
+    return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))

@@ -1,0 +1,45 @@
+"""The directory of a run: created before the run starts, removed if it stays empty."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from unroll.errors import BAD_INPUT, bounded
+
+
+class RunDirectory(Callback):
+    """Creates the directory of a run before Hydra does, so that one that cannot be created is
+    refused in one line."""
+
+    def on_run_start(self, config: DictConfig, **keywords: Any) -> None:
+        _create("hydra.run.dir", config.hydra.run.dir)
+
+    def on_multirun_start(self, config: DictConfig, **keywords: Any) -> None:
+        _create("hydra.sweep.dir", config.hydra.sweep.dir)
+
+
+def _create(key: str, directory: str) -> None:
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:  # Hydra would turn it into a warning
+        line = f"{key}={directory} cannot be written: {error.strerror}; name another folder"
+        print(f"unroll: {bounded(line)}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove the run directory and the two folders above it, as far as they are empty."""
+    for folder in (directory, directory.parent, directory.parent.parent):
+        try:
+            folder.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,116 @@
+"""What a training leaves: its result, its artifacts, and the lines on the terminal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unroll.config import Config
+from unroll.data.batching import Batching, WindowIndex
+from unroll.data.statistics import most_frequent, token_counts
+from unroll.data.token_stream import Encoded
+from unroll.evaluation.perplexity import Score
+from unroll.generation.sampler import Samples
+from unroll.models.model import Model
+from unroll.registry import build
+from unroll.report.figures import loss_curve
+from unroll.tasks.describe import show_vocabulary
+from unroll.tasks.evaluate import figures_line
+from unroll.tasks.run import Result, Run, say
+from unroll.tasks.samples import sample_text, show_samples
+from unroll.tracking import ledger
+from unroll.training.learner import Outcome, perplexity
+
+
+def training_result(
+    run: Run,
+    model: Model,
+    encoded: Encoded,
+    outcome: Outcome,
+    test: Score | None,
+    samples: Samples,
+) -> Result:
+    """The content of result.json."""
+    valid = outcome.best_valid
+    return {
+        "config_fingerprint": run.fingerprint,
+        "vocabulary_size": len(encoded.vocabulary),
+        "parameters": model.parameter_count,
+        "epochs": outcome.epochs,
+        "steps": outcome.steps,
+        "tokens": outcome.tokens,
+        "best_step": outcome.best_step,
+        "interrupted": outcome.interrupted,
+        "tokens_per_second": outcome.tokens_per_second,
+        "speed": outcome.speed._asdict(),
+        "train": {"loss": outcome.train_loss, "perplexity": perplexity(outcome.train_loss)},
+        "valid": None if valid is None else {"loss": valid.nats_per_token} | valid.figures(),
+        "test": None if test is None else test.figures(),
+        "samples": [asdict(item) for item in samples.samples],
+    }
+
+
+def final_figures(outcome: Outcome, test: Score | None) -> dict[str, float]:
+    """The metrics that are logged once, at the end."""
+    figures = {} if test is None else test.figures()
+    return {
+        **{f"test/{key}": float(value) for key, value in figures.items()},
+        **{f"speed/{key}": value for key, value in outcome.speed._asdict().items()},
+        "best_step": float(outcome.best_step),
+    }
+
+
+def keep_artifacts(run: Run, header: dict[str, Any], outcome: Outcome, samples: Samples) -> None:
+    """Write config, text and loss curve into the run directory, and all artifacts to the store."""
+    directory, tracker = run.directory, run.tracker
+    config = json.dumps(header["config"], indent=2, ensure_ascii=False)
+    for name, text, folder in (
+        ("config.json", config, None),
+        ("generated.txt", sample_text(samples), None),
+        ("vocabulary.json", header["vocabulary"], "model"),
+        ("tokenizer.json", header["tokenizer"], "model"),
+    ):
+        (directory / name).write_text(text, encoding="utf-8")
+        tracker.log_file(directory / name, folder)
+    loss_curve(outcome.history, directory / "loss_curve.svg")
+    tracker.log_file(directory / "loss_curve.svg")
+    checkpoints: Path = directory / ledger.CHECKPOINTS
+    tracker.log_file(checkpoints / ledger.BEST, "model")
+    tracker.log_file(checkpoints / ledger.LAST, "checkpoints")
+
+
+def show_text(config: Config, encoded: Encoded) -> None:
+    """Print the vocabulary, the splits and the batches before training.
+
+    Raises:
+        Refused: the training split is too short for one batch.
+    """
+    train, vocabulary = encoded.streams["train"], encoded.vocabulary
+    batching: Batching = build("data/batching", config.data.batching)
+    show_vocabulary(vocabulary, most_frequent(token_counts(train, len(vocabulary)), vocabulary))
+    for split, stream in encoded.streams.items():
+        say(f"{split}: {stream.documents:,} documents, {len(stream):,} tokens")
+    steps = batching.steps(train)
+    name, rows = config.data.batching.name, config.data.batching.batch_size
+    length = config.data.batching.length
+    if name == "windows":
+        windows = len(WindowIndex(train, length))
+        say(f"windows: {windows:,} of {length} tokens, {steps:,} batches of {rows} per epoch")
+    else:
+        say(f"{name}: {steps:,} batches of {rows} x {length} per epoch")
+
+
+def show_training(model: Model, outcome: Outcome, test: Score | None, samples: Samples) -> None:
+    """Print the figures and the generated text."""
+    say(
+        f"trained: {model.parameter_count:,} parameters, {outcome.steps:,} steps, "
+        f"{outcome.epochs:.2f} epochs, {outcome.tokens_per_second:,.0f} tokens a second, loss "
+        f"{outcome.train_loss:.4f}, perplexity {perplexity(outcome.train_loss):.2f}"
+    )
+    if outcome.best_valid is not None:
+        say(f"valid (best, step {outcome.best_step}): {figures_line(outcome.best_valid)}")
+    if test is not None:
+        say(f"test: {figures_line(test)}")
+    show_samples(samples)

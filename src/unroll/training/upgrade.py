@@ -1,0 +1,49 @@
+"""Configs of older checkpoints, converted to the keys of this version.
+
+A key that an older version did not have takes the value that means the old behaviour, which is not
+always today's default.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+FORMAT = 2
+"""Version of the checkpoints that are written. Version 1 (Unroll 0.1.0) had no number."""
+
+Values = dict[str, Any]
+
+RENAMED: dict[str, dict[str, str]] = {"model": {"mass": "pseudocount"}}
+"""Since version 1: keys by group, the old name and the new one."""
+
+RECURRENT: Values = {"bias": "double", "softmax": {"name": "full"}, "spectral_radius": None}
+TRACKING: Values = {"run_name": None, "study": None, "label": None}
+ADDED: dict[str, dict[str, Values]] = {
+    "": {"default": {"precision": "float32"}},
+    "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
+    "sampling": {"default": {"allow_special": True}},
+    "tracking": {"mlflow": TRACKING, "disabled": TRACKING},
+}
+"""Since version 1: keys by group and by the group's option, with the value of the old behaviour;
+the group '' is the config itself."""
+
+
+def upgrade(config: Values, version: int) -> Values:
+    """The config of a checkpoint of format ``version``, with the keys of ``FORMAT``.
+
+    Raises:
+        KeyError, TypeError, AttributeError: it is not a config.
+    """
+    config = deepcopy(config)
+    if version == 1:
+        for group, renamed in RENAMED.items():
+            values = config[group]
+            for old, new in renamed.items():
+                if old in values:
+                    values[new] = values.pop(old)
+        for group, options in ADDED.items():
+            values = config[group] if group else config
+            for key, value in options.get(values.get("name", "default"), {}).items():
+                values.setdefault(key, deepcopy(value))
+    return config

@@ -1,0 +1,86 @@
+"""The training task: what it refuses before training, what it leaves after it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unroll.app import compose
+from unroll.errors import Refused
+from unroll.tasks.train import train
+from unroll.tracking.tracker import DisabledTracker
+
+TINY = ("data=text_files", "data.batching.length=5", "data.batching.batch_size=3",
+        "training.epochs=2", "sampling.length=2", "device=cpu")  # fmt: skip
+LSTM = ("model=lstm", "model.hidden_size=4", "model.embedding_size=4")
+NGRAM = ("model=ngram", "model.order=2")
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """The result of a training without a tracking server."""
+
+    def trained_(*words: str, model: tuple[str, ...] = LSTM):
+        text = tmp_path / "text.txt"
+        text.write_text("\n\n".join(f"one two three {i % 3} four five six ." for i in range(40)))
+        places = [f"data.path={text}", f"tracking.directory={tmp_path}", f"data.cache={tmp_path}"]
+        overrides = ["tracking=disabled", *model, *TINY, *places, *words]
+        config = compose(overrides)
+        return train(config.task, config, tmp_path / "run", overrides, reuse=False)
+
+    return trained_
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (["training.patience=3"], "training.patience=3"),
+        (["optimizer/schedule=plateau"], "optimizer/schedule=plateau"),
+    ],
+)
+def test_a_setting_that_needs_a_validation_split_is_refused_without_one(
+    trained, tmp_path: Path, words, setting
+):
+    with pytest.raises(Refused) as refused:
+        trained("data.valid_fraction=0", *words)
+    line = str(refused.value)
+    assert line.startswith(f"{setting} needs a validation split, and this corpus has none: set ")
+    assert "data.valid_fraction above 0" in line
+    assert "\n" not in line
+    assert not (tmp_path / "run").exists(), "before training"
+    assert trained(*words)["valid"], "the same settings train with a validation split"
+
+
+def test_a_training_without_a_validation_split_needs_no_such_setting(trained):
+    result = trained("data.valid_fraction=0")
+    assert result["valid"] is None
+    assert result["best_step"] == result["steps"]
+
+
+def test_the_loss_curve_is_drawn_without_a_tracking_store(trained, tmp_path: Path):
+    trained()
+    assert "<svg" in (tmp_path / "run" / "loss_curve.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("model", [LSTM, NGRAM])
+def test_the_result_reports_the_speed_with_its_quartiles(trained, tmp_path: Path, model):
+    trained(model=model)
+    result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
+    speed = result["speed"]
+    assert set(speed) == {"median", "lower_quartile", "upper_quartile"}
+    assert 0 < speed["lower_quartile"] <= speed["median"] <= speed["upper_quartile"]
+
+
+def test_the_speed_and_the_largest_gradient_norm_are_metrics(trained, tmp_path: Path, monkeypatch):
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(
+        DisabledTracker,
+        "log",
+        lambda self, figures, step: logged.update(figures),
+    )
+    result = trained()
+    for key, value in result["speed"].items():
+        assert logged[f"speed/{key}"] == value
+    assert logged["grad_norm_max"] >= logged["grad_norm"] > 0

@@ -1,0 +1,128 @@
+"""The whole config: its checks, and the fingerprint that decides what is run again."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from unroll.app import compose
+from unroll.config import fingerprint, source_fingerprint
+from unroll.errors import Refused
+from unroll.folders import PACKAGE
+from unroll.registry import names, schema
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of the source, to change."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(PACKAGE, tmp_path / "unroll", ignore=ignored))
+
+
+def test_a_fingerprint_follows_the_figures_and_not_the_places() -> None:
+    base = compose([])
+    assert fingerprint(base, "c") == fingerprint(compose(["tracking.every=3"]), "c")
+    assert fingerprint(base, "c") == fingerprint(compose(["data.cache=/elsewhere"]), "c")
+    assert fingerprint(base, "c") != fingerprint(compose(["seed=2"]), "c")
+    assert fingerprint(base, "c") != fingerprint(base, "another corpus")
+    other = copy.copy(base)
+    object.__setattr__(other, "precision", "bfloat16")  # refused for now
+    assert fingerprint(base, "c") != fingerprint(other, "c")
+
+
+def test_a_fingerprint_follows_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose([])
+    before = fingerprint(config, "c")
+    monkeypatch.setattr("unroll.config.source_fingerprint", lambda: "other code")
+    assert fingerprint(config, "c") != before
+
+
+MODULES = ["config", "registry", "data/corpus", "models/recurrent", "models/softmax"]
+MODULES += ["training/loop", "evaluation/perplexity", "generation/sampler", "tasks/train"]
+MODULES += ["forecasting/forecasters"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_changed_line_of_code_changes_the_source_fingerprint(source: Path, module: str) -> None:
+    path = source / f"{module}.py"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + "\nSCALE = 1.0\n", encoding="utf-8")
+    first = source_fingerprint(source)
+    source_fingerprint.cache_clear()
+    path.write_text(text + "\nSCALE = 2.0\n", encoding="utf-8")
+    assert len({first, source_fingerprint(source), source_fingerprint(PACKAGE)}) == 3
+
+
+def changed(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def test_a_changed_operator_changes_the_source_fingerprint(source: Path) -> None:
+    changed(source / "config.py", "0 <= self.seed", "0 < self.seed")
+    assert source_fingerprint(source) != source_fingerprint(PACKAGE)
+
+
+def test_comments_docstrings_and_layout_leave_the_source_fingerprint_as_it_was(
+    source: Path,
+) -> None:
+    changed(source / "config.py", '"""The whole config', '"""Other words for the whole config')
+    changed(source / "config.py", "    rerun: bool\n", "    rerun: bool  # a comment\n\n\n")
+    changed(source / "config.py", '    """Seed of', '    """Another docstring of a field: seed of')
+    changed(source / "models" / "softmax.py", "\n\n\n", "\n\n\n# a comment on its line\n\n")
+    for path in source.rglob("*.py"):
+        path.write_text(path.read_text(encoding="utf-8") + "# the end\n", encoding="utf-8")
+    assert source_fingerprint(source) == source_fingerprint(PACKAGE)
+
+
+@pytest.mark.parametrize(
+    "module", ["report/page", "report/runs", "tracking/store", "tracking/ledger", "app", "errors"]
+)
+def test_code_that_no_figure_depends_on_leaves_the_source_fingerprint_as_it_was(
+    source: Path, module: str
+) -> None:
+    path = source / f"{module}.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\nSCALE = 2.0\n", encoding="utf-8")
+    assert source_fingerprint(source) == source_fingerprint(PACKAGE)
+
+
+def test_a_new_module_counts(source: Path) -> None:
+    (source / "models" / "transformer.py").write_text("LAYERS = 6\n", encoding="utf-8")
+    assert source_fingerprint(source) != source_fingerprint(PACKAGE)
+
+
+def test_the_source_is_read_once_and_fast() -> None:
+    source_fingerprint.cache_clear()
+    before = time.process_time()
+    first = source_fingerprint()
+    assert time.process_time() - before < 1.0  # a tenth of it where nothing else runs
+    assert source_fingerprint() is first
+
+
+def test_precision_is_float32_and_nothing_else() -> None:
+    assert compose([]).precision == "float32"
+    with pytest.raises(Refused, match="unknown precision 'bfloat16': did you mean 'float32'"):
+        compose(["precision=bfloat16"])
+
+
+@pytest.mark.parametrize("task", names("task"))
+def test_a_task_that_reads_a_run_needs_one_and_every_other_refuses_it(task: str) -> None:
+    words = [f"task={task}", *(["task.runs=[latest]"] if task == "compare" else [])]
+    right, wrong = [*words, "run=latest"], words
+    if not schema("task", task).reads_run:
+        right, wrong = wrong, right
+    assert compose(right).task.name == task
+    with pytest.raises(Refused, match="run=latest"):
+        compose(wrong)
+
+
+def test_only_sample_and_evaluate_make_no_run_of_their_own() -> None:
+    assert [task for task in names("task") if not schema("task", task).makes_run] == [
+        "evaluate",
+        "sample",
+    ]

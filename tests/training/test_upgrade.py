@@ -1,0 +1,116 @@
+"""Checkpoints of earlier versions: read, scored and sampled as in the version that wrote them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unroll.app import compose
+from unroll.config import restored
+from unroll.evaluation.perplexity import score
+from unroll.generation.sampler import sample
+from unroll.tasks.train import train
+from unroll.tasks.trained import Trained, load_run
+from unroll.training import checkpoint
+from unroll.training.upgrade import FORMAT, upgrade
+
+KEPT = Path(__file__).parent / "checkpoints"
+VERSION_1 = ("lstm_0.1.0", "ngram_0.1.0")
+TEST_PERPLEXITY = 21.45351075661164  # of lstm_0.1.0, in the result.json of its run
+TEST_TOKENS = 179
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    """The text that the kept checkpoints were trained on."""
+    path = tmp_path / "text.txt"
+    path.write_text(
+        "\n\n".join(
+            f"the cat number {i % 7} sat on the mat and saw dog {i % 5} run home ."
+            for i in range(120)
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A kept checkpoint as ``run=`` reads it, and the config of the task that reads it."""
+
+    def opened_(name: str):
+        places = [f"tracking.directory={tmp_path}", f"data.cache={tmp_path}", "device=cpu"]
+        config = compose(["task=evaluate", f"run={KEPT / name}.safetensors", *places])
+        return load_run(config.run, config, []), config
+
+    return opened_
+
+
+def scored(trained: Trained, config, text: Path):
+    words = ["data=text_files", f"data.path={text}", "data.batching.length=8"]
+    data = compose([*words, "data.batching.batch_size=4"]).data
+    encoded = trained.read(data, config.data.cache)
+    stream = encoded.streams["test"]
+    return score(trained.model, stream, config.evaluation, trained.vocabulary.unknown)
+
+
+@pytest.mark.parametrize("name", VERSION_1)
+def test_a_config_of_version_1_has_the_keys_of_today(name):
+    found = checkpoint.read(KEPT / f"{name}.safetensors")
+    config = restored(found.config)
+    assert config.model.name == name.partition("_")[0]
+    assert (config.data.name, config.training.epochs, config.seed) == ("text_files", 5, 1)
+    assert config.precision == "float32"
+    assert config.sampling.allow_special, "version 1 drew <unk> like any other token"
+
+
+def test_a_recurrent_model_of_version_1_has_two_bias_vectors_and_a_full_softmax():
+    model = restored(checkpoint.read(KEPT / "lstm_0.1.0.safetensors").config).model
+    assert (model.bias, model.softmax.name, model.spectral_radius) == ("double", "full", None)
+
+
+def test_a_key_that_an_old_config_has_keeps_its_value():
+    old = checkpoint.read(KEPT / "lstm_0.1.0.safetensors").config
+    old["model"]["spectral_radius"] = 0.9
+    assert upgrade(old, 1)["model"]["spectral_radius"] == 0.9
+
+
+def test_an_lstm_of_version_1_has_the_perplexity_that_its_run_reported(opened, text):
+    found = scored(*opened("lstm_0.1.0"), text)
+    assert found.perplexity == pytest.approx(TEST_PERPLEXITY, rel=1e-6)
+    assert found.tokens == TEST_TOKENS
+
+
+def test_ngrams_of_version_1_score_as_ngrams_counted_today(opened, text, tmp_path):
+    trained, config = opened("ngram_0.1.0")
+    assert trained.model.config.pseudocount == 1.0, "once called mass"
+    words = ["model=ngram", "model.order=3", "model.smoothing=laplace", "data=text_files",
+             f"data.path={text}", "tracking=disabled", f"tracking.directory={tmp_path}",
+             f"data.cache={tmp_path}", "device=cpu"]  # fmt: skip
+    today = compose(words)
+    result = train(today.task, today, tmp_path / "run", words, reuse=False)
+    found = scored(trained, config, text)
+    assert found.perplexity == pytest.approx(result["test"]["perplexity"], rel=1e-6)
+    assert found.tokens == result["test"]["tokens"] == TEST_TOKENS
+
+
+@pytest.mark.parametrize("name", VERSION_1)
+def test_a_model_of_version_1_generates_text(opened, name):
+    trained, config = opened(name)
+    found = sample(
+        trained.model, trained.tokenizer, trained.vocabulary, ["the cat"], config.sampling, 8
+    )
+    assert set(found.samples[0].text.split()) <= set(json.loads(trained.vocabulary.to_json()))
+    assert found.samples[0].text
+
+
+def test_a_config_of_this_version_is_left_as_it_is():
+    config = {"model": {"name": "ngram", "mass": 2.0}}
+    assert upgrade(config, FORMAT) == config
+
+
+def test_upgrading_does_not_change_its_argument():
+    config = {"model": {"name": "ngram", "mass": 2.0}, "data": {}, "sampling": {}, "tracking": {}}
+    assert upgrade(config, 1)["model"]["pseudocount"] == 2.0
+    assert config["model"] == {"name": "ngram", "mass": 2.0}
