@@ -89,7 +89,7 @@ def test_a_run_keeps_series_errors_and_curves_in_the_store(stored) -> None:
 
     (record,) = fetch(connect(home / "mlruns"), [result["run_id"]]).values()
     assert record.status == "FINISHED"
-    assert record.name == "forecast-forecaster=gru-seed=3"
+    assert record.name == "forecast forecaster=gru seed=3"
     losses = record.curve("train/loss")
     assert [epoch for epoch, _ in losses] == [1, 2, 3, 4, 5]
     assert math.sqrt(losses[-1][1]) == pytest.approx(result["error"]["train"], rel=1e-4)
