@@ -124,9 +124,9 @@ def _clipping(results: Results) -> Markup:
         "gradient has norm {}. Trained with SGD the validation perplexity ends at {} with the "
         "gradient whole, and at {} with it clipped at 1.",
         EXPLODING,
-        number(norms[0] if norms else math.nan, [free.run_id], ",.0f"),
-        number(free.value("valid/perplexity"), [free.run_id], ",.0f"),
-        number(clipped.value("valid/perplexity"), [clipped.run_id], ",.0f"),
+        number(norms[0] if norms else math.nan, [free.run_id], ".3g"),
+        number(free.value("valid/perplexity"), [free.run_id], ".3g"),
+        number(clipped.value("valid/perplexity"), [clipped.run_id], ".3g"),
     )
 
 

@@ -35,7 +35,7 @@ def answer(results: Results) -> Answer:
             ),
             sentence(
                 "Test perplexity after {} steps: {}.",
-                speed.STEPS,
+                study.setting(found[index], "training.max_steps"),
                 verdict((index, one_hot), test[index], test[one_hot]),
             ),
         ],
@@ -51,7 +51,7 @@ def answer(results: Results) -> Answer:
                 found,
                 INPUTS,
                 [study.PARAMETERS, study.PERPLEXITY],
-                f"An LSTM of 128 units after {speed.STEPS} steps. {speed.CAPTION}",
+                speed.CAPTION,
                 {speed.HEAD: lambda name: speed.pace(found[name])},
             ),
         ],

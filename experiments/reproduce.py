@@ -132,8 +132,10 @@ def _code(failures: list[Failure], whole: bool) -> int:
 
 
 def _facts(extra: list[str], jobs: str) -> list[str]:
+    found, _, dirty = git_commit().partition("-")
+    commit = found[:12] + (dirty and f"-{dirty}")
     return [
-        f"Unroll {__version__}, commit {git_commit()[:12]}, {time.strftime('%Y-%m-%d')}; each "
+        f"Unroll {__version__}, commit {commit}, {time.strftime('%Y-%m-%d')}; each "
         "section lists its runs with the commit of each",
         f"{platform.machine()}, Python {platform.python_version()}, {jobs} jobs of one thread; "
         "speeds are measured with one job at a time",

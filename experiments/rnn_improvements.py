@@ -48,7 +48,7 @@ def answer(results: Results) -> Answer:
             sentence(
                 "Test perplexity after {} steps. Reading in sequence with the state carried: {}. "
                 "All changes together: {}; and {}. The table has each change beside the lab's RNN.",
-                STEPS,
+                study.setting(results[ALL], "training.max_steps"),
                 verdict((single, BASELINE), test[single], test[BASELINE]),
                 verdict((ALL, BASELINE), test[ALL], test[BASELINE]),
                 verdict((ALL, single), test[ALL], test[single]),

@@ -29,8 +29,8 @@ def answer(results: Results) -> Answer:
         [
             sentence(
                 "Neighbouring windows share all but one of their words, so an unshuffled batch is "
-                "nearly the same example {} times. Test perplexity after one epoch: {}.",
-                ROWS,
+                "nearly the same example {} times. Test perplexity: {}.",
+                study.setting(results[mixed], "data.batching.batch_size"),
                 verdict((ordered, mixed), test[ordered], test[mixed]),
             ),
             sentence(
@@ -42,7 +42,9 @@ def answer(results: Results) -> Answer:
         [
             study.drawn_curves(
                 "shuffling_loss",
-                f"Loss on windows of {WORDS} words, shuffled and in order, a line for each seed.",
+                "Loss on windows of "
+                f"{study.setting(results[mixed], 'data.batching.length')} words, shuffled and in "
+                "order, a line for each seed.",
                 results,
                 WINDOWS,
                 study.LOSSES,
@@ -51,9 +53,13 @@ def answer(results: Results) -> Answer:
                 "batches",
                 results,
                 results,
-                [study.PERPLEXITY, Column("validation perplexity", "valid/perplexity")],
-                f"An LSTM of 128 units. Windows: one epoch of batches of "
-                f"{ROWS}; streams: four epochs of batches of 16, so compare within a pair.",
+                [
+                    Column("epochs", "training.epochs", ".0f"),
+                    Column("rows", "data.batching.batch_size", ".0f"),
+                    study.PERPLEXITY,
+                    Column("validation perplexity", "valid/perplexity"),
+                ],
+                "Windows and streams have other batches and epochs, so compare within a pair.",
             ),
         ],
     )

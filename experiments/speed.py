@@ -49,8 +49,8 @@ def pace(records: Sequence[Record]) -> Markup:
 
 
 CAPTION = (
-    f"Targets learned a second: median and quartiles over the optimizer steps of {STEPS} after the "
-    "warm-up, of jobs that ran alone on one thread."
+    "Targets learned a second: median and quartiles over the optimizer steps after the warm-up, of "
+    "jobs that ran alone on one thread."
 )
 HEAD = "targets a second"
 CELL_JOBS = timed("experiment=study", CELLS)

@@ -235,6 +235,11 @@ def texts(results: Results, labels: Iterable[str], count: int) -> Text:
     )
 
 
+def setting(records: Sequence[Record], key: str) -> str:
+    """A param as the runs have it, for a caption."""
+    return records[0].params[key]
+
+
 def param(records: Sequence[Record], key: str, form: str = ",.0f") -> Markup:
     """A param or metric of the first of repeated runs, linked to them."""
     return number(records[0].value(key), [record.run_id for record in records], form)

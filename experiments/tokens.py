@@ -67,7 +67,7 @@ def answer(results: Results) -> Answer:
                     Column("bits per character", BITS, ".3f"),
                     study.PARAMETERS,
                 ],
-                "An LSTM of 128 units, four epochs. The perplexities "
+                f"An LSTM of {study.setting(word, 'model.hidden_size')} units. The perplexities "
                 "are not comparable with each other.",
             ),
         ],

@@ -59,7 +59,7 @@ def answer(results: Results) -> Answer:
         (small,) = results[f"bias {bias}"]
         ours = number(_small_parameters(small), [small.run_id], ".0f")
         made.published.append(Published(f"parameters of a small RNN, {what}", "001", figure, ours))
-    if record.params["data.name"] == "lee_news":
+    if record.params["data.name"] == "lee_news" and record.params["data.limit"] == "None":
         made.published += _counted(record, "Lee news", "000", LEE_NEWS)
     return made
 
@@ -165,10 +165,9 @@ def _shape(record: Record, result: dict[str, Any], train: dict[str, Any]) -> lis
             ),
         ),
         sentence(
-            "The ten most frequent kinds make up {} of the text. Fitted as a power of the rank, "
-            "the frequency of a token has the exponent {}, that of bigrams {}, of trigrams {} "
-            "(negative). {} of the distinct trigrams occur once, which is what counting models "
-            "have to smooth.",
+            "The ten most frequent kinds make up {} of the text. With frequency fitted as rank "
+            "to the power of -a, a is {} for tokens, {} for bigrams and {} for trigrams. {} of the "
+            "distinct trigrams occur once, which is what counting models have to smooth.",
             of.share(ten, ".0%"),
             *(
                 number(record.value(f"zipf/{grams}"), of.runs, ".2f")

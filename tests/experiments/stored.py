@@ -20,6 +20,11 @@ class Stored:
         self.tags = {"overrides": " ".join(job.overrides), "git_commit": "0123456789abcdef"}
         self.params = {
             "data.name": "lee_news",
+            "data.limit": "None",
+            "data.batching.length": "35",
+            "data.batching.batch_size": "64",
+            "training.epochs": "4",
+            "training.max_steps": "60",
             "model.embedding_size": "128",
             "model.hidden_size": "128",
             "data.vocabulary_size": "4000",

@@ -11,10 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unroll.report.runs import Measured
-from unroll.report.verdict import UNDECIDED, constant, ranking, verdict
+from unroll.report.verdict import UNDECIDED, ranking, verdict
 
 QUANTILE = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
 """Of Student's t with two degrees of freedom, in closed form: 4.3027."""
+
+
+def exact(value: float) -> Measured:
+    return Measured((value,), exact=True)
+
 
 figures = st.floats(min_value=1, max_value=1000)
 triples = st.tuples(figures, figures, figures)
@@ -77,16 +82,16 @@ def test_samples_of_different_seeds_are_not_compared() -> None:
         verdict(("a", "b"), sample(1.0, 2.0), sample(1.0, 2.0, 3.0))
 
 
-def test_a_constant_is_paired_with_every_seed() -> None:
-    assert verdict(("a", "12.5"), sample(99.0, 100.0, 99.5), constant(12.5), "higher").relation == (
+def test_an_exact_value_is_paired_with_every_seed() -> None:
+    assert verdict(("a", "12.5"), sample(99.0, 100.0, 99.5), exact(12.5), "higher").relation == (
         "ahead of"
     )
-    assert verdict(("a", "12.5"), sample(12.0, 13.0, 12.6), constant(12.5)).relation == UNDECIDED
+    assert verdict(("a", "12.5"), sample(12.0, 13.0, 12.6), exact(12.5)).relation == UNDECIDED
 
 
 def test_two_exact_values_are_told_apart_unless_they_are_equal() -> None:
-    assert verdict(("a", "b"), constant(148.0), constant(529.0)).relation == "ahead of"
-    assert verdict(("a", "b"), constant(148.0), constant(148.0)).relation == UNDECIDED
+    assert verdict(("a", "b"), exact(148.0), exact(529.0)).relation == "ahead of"
+    assert verdict(("a", "b"), exact(148.0), exact(148.0)).relation == UNDECIDED
 
 
 def test_a_difference_that_is_the_same_with_every_seed_is_told_apart() -> None:

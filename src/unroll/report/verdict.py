@@ -124,11 +124,6 @@ def _paired(first: Measured, second: Measured) -> tuple[tuple[float, ...], tuple
     return a, b
 
 
-def constant(value: float) -> Measured:
-    """A number that no run gives, such as chance, to compare with."""
-    return Measured((value,), exact=True)
-
-
 def ranking(samples: Mapping[str, Measured], better: str = "lower", form: str = ".1f") -> Markup:
     """The one with the best mean beside each of the others, as sentences."""
     sign = -1 if better == "higher" else 1
