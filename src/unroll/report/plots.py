@@ -98,8 +98,8 @@ def lines(
         _levels(axes, levels or {})
         if log_x:
             axes.set_xscale("log")
-            axes.set_xticks(places, [f"{place:g}" for place in places])
-            axes.minorticks_off()
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         if log_y:
             logarithmic(axes)
         named(axes, axis, quantity)
@@ -140,7 +140,7 @@ def grouped_bars(
         axes.invert_yaxis()
         named(axes, quantity, axis)
         if len(shades) > 1:
-            _legend(axes)
+            axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(shades))
     return Drawing(name, caption, figure)
 
 
