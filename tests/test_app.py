@@ -284,7 +284,7 @@ def test_a_trained_run_refuses_another_model_and_damaged_checkpoints(
     assert "come from the run" in refusal(tmp_path, *words)
 
 
-def test_ctrl_c_ends_with_a_checkpoint_and_a_finished_run(tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_a_checkpoint_a_result_and_a_killed_run(tmp_path: Path) -> None:
     words = [*TINY[:-1], "training.epochs=100000", f"tracking.directory={tmp_path}/mlruns"]
     words += [f"data.cache={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run"]
     process = subprocess.Popen(
@@ -309,7 +309,7 @@ def test_ctrl_c_ends_with_a_checkpoint_and_a_finished_run(tmp_path: Path) -> Non
     from unroll.tracking.store import connect
 
     (run,) = connect(tmp_path / "mlruns").search_runs(["1"])
-    assert (run.info.status, run.data.tags["interrupted"]) == ("FINISHED", "true")
+    assert (run.info.status, run.data.tags["interrupted"]) == ("KILLED", "true")
 
 
 def test_a_loss_that_is_nan_ends_the_run_as_failed_with_step_and_cause(
@@ -338,7 +338,7 @@ def test_a_multirun_has_a_parent_a_table_and_runs_nothing_twice(tmp_path: Path) 
     children = [run for run in runs if run is not parent]
     assert len(children) == 4
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert "model=rnn,gru" in parent.info.run_name
+    assert "model=rnn,gru" in parent.data.tags["overrides"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     for child in children:
         points = client.get_metric_history(child.info.run_id, "train/loss")
