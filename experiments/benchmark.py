@@ -23,6 +23,7 @@ from unroll.models.language_model import LanguageModel
 from unroll.registry import build
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.tracker import MLflowTracker
+from unroll.training.learner import Outcome
 from unroll.training.loop import Trainer
 
 LAB = ("experiment=lab/lstm", "data=lee_news", "model.hidden_size=256")
@@ -96,11 +97,8 @@ def generation(config: Config, encoded: Encoded, model: LanguageModel) -> None:
 def learning(config: Config, encoded: Encoded) -> None:
     """Targets a second of the lab's windows, and of every word in sequence."""
     with tempfile.TemporaryDirectory() as folder:
-        rates = {}
-        for name in ("windows", "sequential"):
-            chosen = compose([*LAB, f"data/batching={name}", "training.max_steps=8"])
-            outcome = trainer(chosen, encoded, _Nowhere()).fit()
-            rates[name] = outcome.tokens_per_second
+        outcome = {name: learned(encoded, name) for name in ("windows", "sequential")}
+        rates = {name: found.tokens_per_second for name, found in outcome.items()}
         print(
             f"{'training (every word learnt)':28} {rates['windows']:10,.0f} "
             f"{rates['sequential']:10,.0f} {'targets a second':16}"
@@ -120,9 +118,7 @@ def learning(config: Config, encoded: Encoded) -> None:
             tracker.flush()
 
         spent = seconds(log_points)
-        chosen = compose([*LAB, "data/batching=sequential", "training.max_steps=8"])
-        outcome = trainer(chosen, encoded, _Nowhere()).fit()
-        step = outcome.seconds / outcome.steps
+        step = outcome["sequential"].seconds / outcome["sequential"].steps
         share = spent / points / tracker.every / step
         print(
             f"metric logging: {1000 * spent / points / tracker.every:.3f} ms of a step of "
@@ -131,33 +127,39 @@ def learning(config: Config, encoded: Encoded) -> None:
         tracker.finish()
 
 
-class _Nowhere:
+class _Nothing:
+    """Callbacks of a training that is only timed."""
+
+    log_every = 10
+
+    def validate(self) -> None:
+        return None
+
+    def save(self, name: str, step: int) -> None:
+        pass
+
     def log(self, figures: dict[str, float], step: int) -> None:
         pass
 
 
-def trainer(config: Config, encoded: Encoded, log: _Nowhere) -> Trainer:
+def learned(encoded: Encoded, batching: str) -> Outcome:
+    """A training of a few steps."""
+    config = compose([*LAB, f"data/batching={batching}", "training.max_steps=8"])
+    return Trainer.from_config(
+        config, language_model(config, encoded), encoded.streams["train"], _Nothing()
+    ).fit()
+
+
+def language_model(config: Config, encoded: Encoded) -> LanguageModel:
     torch.manual_seed(0)
-    model = LanguageModel(config.model, len(encoded.vocabulary))
-    return Trainer(
-        model,
-        encoded.streams["train"],
-        build("data/batching", config.data.batching),
-        config.training,
-        config.optimizer,
-        seed=1,
-        validate=None,
-        save=lambda name, step: None,
-        log=log,
-        log_every=10,
-    )
+    made: LanguageModel = build("model", config.model, len(encoded.vocabulary))
+    return made
 
 
 def main() -> None:
     config = compose(LAB)
     encoded = encode(config.data, build("data", config.data))
-    torch.manual_seed(0)
-    model = LanguageModel(config.model, len(encoded.vocabulary)).eval()
+    model = language_model(config, encoded).eval()
     print(f"{torch.get_num_threads()} threads, vocabulary {len(encoded.vocabulary):,}, two layers")
     print(f"{'':28} {'plain':>10} {'ours':>10}")
     scoring(config, encoded, model)

@@ -100,11 +100,13 @@ class Session:
                 planned[study.name] = self._plan(study, jobs[study.name])
         every = [item for plan in planned.values() for item in plan]
         self._find(every)
+        # of equal jobs the first is run, but one that must run alone wins
         unique = {item.fingerprint: item for item in reversed(every)}
-        todo = [unique[key] for key in dict.fromkeys(item.fingerprint for item in every)]
-        todo = [item for item in todo if item.fingerprint not in self._records]
+        unique |= {item.fingerprint: item for item in every if item.job.alone}
+        todo = [item for key, item in unique.items() if key not in self._records]
+        todo.sort(key=every.index)
         if every:
-            there = len({item.fingerprint for item in every}) - len(todo)
+            there = len(unique) - len(todo)
             print(f"{len(todo)} jobs to run, {there} are finished", flush=True)
         self._make(todo)
         for study in studies:

@@ -114,15 +114,19 @@ def places(words: Iterable[str]) -> list[str]:
     return [word for word in words if word.startswith(("tracking.", "data.cache="))]
 
 
-def varied_keys(jobs: Iterable[Job]) -> set[str]:
-    """The keys that do not have the same value in all of these jobs."""
-    settings = [
-        {_key(word): word.partition("=")[2] for word in job.overrides}
-        for job in jobs
-        if not _reads_runs(job)
-    ]
-    keys = {key for setting in settings for key in setting}
-    return {key for key in keys if len({setting.get(key) for setting in settings}) > 1}
+def varied_keys(jobs: Sequence[Job]) -> set[str]:
+    """The keys that do not have the same value in all of these jobs; jobs that measure time are
+    not compared with the others."""
+    varied = set()
+    for alone in (False, True):
+        settings = [
+            {_key(word): word.partition("=")[2] for word in job.overrides}
+            for job in jobs
+            if job.alone == alone and not _reads_runs(job)
+        ]
+        keys = {key for setting in settings for key in setting}
+        varied |= {key for key in keys if len({each.get(key) for each in settings}) > 1}
+    return varied
 
 
 def _key(word: str) -> str:

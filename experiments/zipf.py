@@ -270,7 +270,7 @@ AG_NEWS_STUDY = Study(
         *(
             Job(
                 cell,
-                (f"experiment=lab/{cell}", "training.max_steps=10", "evaluation.protocol=last"),
+                (f"experiment=lab/{cell}", "training.max_steps=20", "evaluation.protocol=last"),
                 alone=True,
             )
             for cell in LAB_SPEED

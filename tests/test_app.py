@@ -284,7 +284,7 @@ def test_a_trained_run_refuses_another_model_and_damaged_checkpoints(
     assert "come from the run" in refusal(tmp_path, *words)
 
 
-def test_ctrl_c_ends_with_a_checkpoint_a_result_and_a_killed_run(tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_a_checkpoint_and_a_killed_run(tmp_path: Path) -> None:
     words = [*TINY[:-1], "training.epochs=100000", f"tracking.directory={tmp_path}/mlruns"]
     words += [f"data.cache={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run"]
     process = subprocess.Popen(

@@ -180,7 +180,7 @@ def test_an_epoch_has_as_many_batches_as_steps_says(shape):
 
 
 def labs_samples(documents: list[list[int]], length: int) -> list[tuple[list[int], int]]:
-    """The lab's create_data, as its loop stands."""
+    """The lab's create_data, with its loop unchanged."""
     samples = []
     for tokens in documents:
         if len(tokens) > length:

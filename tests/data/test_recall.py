@@ -78,7 +78,7 @@ def test_every_window_asks_for_the_symbol_it_starts_with(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("data.gap=20", "data.batching.length=20"), r"data\.gap=20 .*batching\.length=21"),
         (("data.gap=4", "data.batching.length=9"), r"data\.batching\.length=9: .*length=5"),
@@ -94,8 +94,8 @@ def test_every_window_asks_for_the_symbol_it_starts_with(tmp_path: Path) -> None
         (("data.append_eos=true",), r"data\.append_eos=false"),
     ],
 )
-def test_a_corpus_that_cannot_ask_its_question_is_refused(tmp_path, words, said) -> None:
-    with pytest.raises(Refused, match=said):
+def test_a_config_that_makes_recall_impossible_is_refused(tmp_path, words, message) -> None:
+    with pytest.raises(Refused, match=message):
         recall(tmp_path, *words)
 
 

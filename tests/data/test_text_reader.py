@@ -1,4 +1,4 @@
-"""Files to documents: what is a line, what is a document, where a bad byte stands."""
+"""Files to documents: lines, documents, and the offsets of bad bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read(
 
 
 def lines_of(text: str) -> list[str]:
-    """Its lines as they are told apart by newlines alone, without the empty ones."""
+    """Its lines, separated by newlines only, without empty ones."""
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [line.strip() for line in lines if line.strip()]
 

@@ -43,7 +43,7 @@ def test_the_bound_on_the_size_counts_the_specials():
     assert vocabulary(["a", "a", "a", "b", "b", "c"], max_size=6).tokens == [*SPECIALS, "a", "b"]
 
 
-def test_what_must_be_held_is_kept_however_rare_and_beyond_any_bound():
+def test_required_tokens_are_kept_even_if_rare_and_above_the_maximum_size():
     found = vocabulary(["a", "a", "b"], min_frequency=2, max_size=5, always=["y", "z"])
     assert found.tokens == [*SPECIALS, "y", "z"]
     assert vocabulary(["a", "a", "b"], min_frequency=2, always=["y", "a"]).tokens == [

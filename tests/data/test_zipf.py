@@ -90,7 +90,7 @@ def test_points_lie_on_the_counts_and_texts_are_named() -> None:
     vocabulary = Vocabulary([*SPECIALS, "x", "y"])
     stream = TokenStream.from_documents([np.array(row, np.int32) for row in ([4, 5], [4, 5, 5])])
     found = rank_frequency(stream, vocabulary, 2)
-    # "y x" stands across documents
+    # "y x" spans two documents
     assert found.most_frequent == [("x y", 2), ("y x", 1), ("y y", 1)]
     assert (found.occurrences, found.distinct, found.once) == (4, 3, 2)
     assert found.points == [(1, 2), (2, 1), (3, 1)]

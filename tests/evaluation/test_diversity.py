@@ -15,7 +15,7 @@ texts_of = st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=4)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_text_that_never_repeats_is_all_distinct_and_one_word_said_again_is_1_in_m(n: int):
+def test_a_text_without_repetition_has_1_and_m_equal_words_have_1_in_m(n: int):
     assert distinct_n([range(9)], n) == 1
     assert distinct_n(["x" * 9], n) == pytest.approx(1 / (9 - n + 1))
 
@@ -36,7 +36,7 @@ def test_repetition_is_the_mean_over_the_texts_that_are_long_enough():
     assert repetition(["xxxxx", "abcde", "xxx"], 4) == pytest.approx((0.5 + 0) / 2)
 
 
-def test_no_n_gram_is_no_number():
+def test_without_n_grams_the_result_is_nan():
     assert math.isnan(distinct_n(["ab", ""], 3))
     assert math.isnan(repetition(["ab"], 4))
 

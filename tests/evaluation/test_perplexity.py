@@ -254,7 +254,7 @@ def test_the_unknown_words_among_the_scored_ones_are_counted(model, setting, str
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_accuracy_is_the_share_of_scored_tokens_that_were_the_likeliest(
+def test_accuracy_is_the_share_of_scored_tokens_that_are_top_1_correct(
     model, setting, stream, name
 ):
     made = model(name).eval()
@@ -318,13 +318,13 @@ def test_a_perplexity_past_a_float_is_infinite():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"protocol": "windows"}, "did you mean 'window'"),
         ({"context": 0}, r"evaluation\.context=0"),
         ({"batch_size": 0}, r"evaluation\.batch_size=0"),
     ],
 )
-def test_a_setting_that_cannot_be_scored_under_is_refused(setting, changes, said):
-    with pytest.raises(Refused, match=said):
+def test_a_setting_that_does_not_allow_scoring_is_refused(setting, changes, message):
+    with pytest.raises(Refused, match=message):
         replace(setting("stream"), **changes)

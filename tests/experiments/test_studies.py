@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from experiments.running import Session, failed_sections, sections
-from experiments.study import Job, Question, Study, grid, varied_keys
+from experiments.study import CELLS, Job, Question, Study, grid, varied_keys
 
-from experiments import cells, forecast, hidden_size, reproduce
+from experiments import cells, forecast, reproduce
 from unroll.app import compose
 from unroll.errors import Refused
 from unroll.report import page
@@ -87,18 +87,12 @@ def test_a_study_runs_once_and_links_every_number_to_its_runs(tmp_path: Path) ->
     assert page.write(tmp_path / "index.html", "Title", [], sections(study, again))
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert set(re.findall(r'href="#run-(\w+)"', text)) <= set(ids)
-    best = min(
-        sum(record.value("test/perplexity") for record in again[cell]) / 2 for cell in study_cells()
-    )
+    best = min(sum(record.value("test/perplexity") for record in again[cell]) / 2 for cell in CELLS)
     assert f">{best:.1f}</a>" in text
     (parent,) = parents(tmp_path)
     assert parent.info.run_name == "study cells"
     assert {record.tags["study"] for record in again["RNN"]} == {"cells"}
     assert {record.tags["label"] for record in again["RNN"]} == {"RNN"}
-
-
-def study_cells() -> list[str]:
-    return ["RNN", "LSTM", "GRU"]
 
 
 def test_a_second_reproduce_adds_no_parent_and_leaves_the_first_as_it_was(tmp_path: Path) -> None:
@@ -123,24 +117,29 @@ def test_equal_jobs_of_two_studies_run_once_even_when_all_is_run_again(tmp_path:
     assert found[0]["one"]["RNN"][0].run_id != found[1]["one"]["RNN"][0].run_id
 
 
-@pytest.mark.parametrize("word", ["seed=5", "model=lstm", "model.hidden_size=64"])
+@pytest.mark.parametrize(
+    ("word", "varies"),
+    [
+        ("seed=5", grid("", {"a": ""}, seeds=(1, 2))),
+        ("model=lstm", grid("", {"a": "model=rnn", "b": "model=gru"}, seeds=(1,))),
+        ("model.hidden_size=8", grid("", {"a": "", "b": "model.hidden_size=9"}, seeds=(1,))),
+        ("data.batching=random", grid("", {"a": "", "b": "data/batching=random"}, seeds=(1,))),
+    ],
+)
 def test_an_override_of_a_key_that_the_study_varies_is_refused_and_other_studies_go_on(
-    word: str, tmp_path: Path
+    word: str, varies: tuple[Job, ...], tmp_path: Path
 ) -> None:
-    varied = {"seed": "seed=1", "model": "model=rnn", "model.hidden_size": "model=rnn"}
-    fixed = Study(
-        "fixed",
-        (Job("one", ("experiment=study", *varied[word.partition("=")[0]].split())),),
-        (Question("fixed", "Title", "Question?", nothing),),
-    )
-    session = Session([*SMALL[:1], *SMALL[2:], word, *places(tmp_path)], parallel=1)
-    results = session.run([hidden_size.STUDY, fixed])
+    question = Question("varied", "Title", "Question?", nothing)
+    varied = Study("varied", varies, (question,))
+    fixed = Study("fixed", (Job("one", ("task=describe",)),), (question,))
+    session = Session([word, "data.limit=30", *places(tmp_path)], parallel=1)
+    results = session.run([varied, fixed])
     assert list(results) == ["fixed"]
-    failure = session.failures["hidden_size"]
+    failure = session.failures["varied"]
     key = word.partition("=")[0]
     assert failure.code == 2
-    assert f"{word} sets {key}, which study hidden_size varies" in failure.reason
-    (section,) = failed_sections(hidden_size.STUDY, failure)
+    assert f"{word} sets {key}, which study varied varies" in failure.reason
+    (section,) = failed_sections(varied, failure)
     assert section.failure == failure.reason
 
 

@@ -1,4 +1,4 @@
-"""Learning: the loss that is told is the loss over all rows, and it falls to what can be had."""
+"""Training: the loss is that over all rows, and falls to its minimum."""
 
 import pytest
 import torch

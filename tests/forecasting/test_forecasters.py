@@ -61,21 +61,21 @@ def test_the_mlp_starts_within_the_bounds_of_glorot() -> None:
         assert 0.8 * bound < largest <= bound
 
 
-def test_an_exact_forecaster_tells_the_exact_series_any_number_of_steps_ahead() -> None:
+def test_an_exact_forecaster_forecasts_the_exact_series_many_steps_ahead() -> None:
     series = torch.sin(0.01 * torch.arange(1, 1001, dtype=torch.float64))
-    told = ahead(rotation, windows(series, TAU), 64)
+    found = ahead(rotation, windows(series, TAU), 64)
     for k in (1, 4, 16, 64):
         expected = series[TAU + k - 1 :]
-        assert torch.allclose(told[: len(expected), k - 1], expected, atol=1e-9)
+        assert torch.allclose(found[: len(expected), k - 1], expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_all_starts_at_once_give_what_each_gives_by_itself(name: str) -> None:
     forecaster, given = made(name), windows(torch.randn(30), TAU)
-    told = ahead(forecaster, given, 6)
+    found = ahead(forecaster, given, 6)
     for row, window in enumerate(given):
         values = window.tolist()
         for _ in range(6):
             with torch.inference_mode():
                 values.append(forecaster(torch.tensor([values[-TAU:]])).item())
-        assert told[row].tolist() == pytest.approx(values[TAU:], abs=1e-6)
+        assert found[row].tolist() == pytest.approx(values[TAU:], abs=1e-6)

@@ -117,7 +117,7 @@ def test_sampling_draws_nothing_from_torchs_own_generator(model, setting, writte
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_likeliest_one_of_top_k_is_the_greedy_choice(model, setting, written):
+def test_top_k_of_one_is_the_greedy_choice(model, setting, written):
     made = model()
     greedy = written(made, setting(greedy=True, samples=3))
     assert written(made, setting(top_k=1, samples=3)) == greedy
@@ -126,7 +126,7 @@ def test_the_likeliest_one_of_top_k_is_the_greedy_choice(model, setting, written
     assert len(set(greedy)) == 1
 
 
-def test_a_temperature_however_close_to_zero_is_the_greedy_choice(model, setting, written):
+def test_a_temperature_very_close_to_zero_is_the_greedy_choice(model, setting, written):
     made = model()
     assert written(made, setting(temperature=1e-40)) == written(made, setting(greedy=True))
 
@@ -171,12 +171,12 @@ def test_tokens_are_drawn_as_often_as_the_softmax_at_the_temperature_says(settin
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 3, 6, 7, 100])
-def test_top_k_draws_only_the_k_likeliest_in_proportion(setting, top_k):
+def test_top_k_draws_only_the_k_most_likely_in_proportion(setting, top_k):
     assert agree(drawn(setting(top_k=top_k)), shares(RANKED[:top_k]))
 
 
 def nucleus(top_p: float, temperature: float = 1.0) -> list[int]:
-    """The fewest likeliest tokens that together hold top_p."""
+    """The fewest most likely tokens that together have top_p."""
     kept, held = [], 0.0
     for token in RANKED:
         if held >= top_p:
@@ -195,7 +195,7 @@ def test_top_p_draws_only_the_nucleus_in_proportion(setting, top_p, temperature)
 
 
 def test_top_p_is_taken_among_what_top_k_leaves(setting):
-    # of the three likeliest the first holds 0.51 and the second 0.31
+    # of the three most likely the first has 0.51 and the second 0.31
     assert agree(drawn(setting(top_k=3, top_p=0.6)), shares([1, 6]))
 
 
@@ -230,7 +230,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("changes", WAYS, ids=str)
-def test_a_special_token_is_never_drawn_however_likely_it_is(model, setting, written, changes):
+def test_a_special_token_is_never_drawn_even_if_most_likely(model, setting, written, changes):
     config = setting(samples=50, **changes)
     made = stubborn(model(), "<unk>", "<pad>", "<bos>")
     with torch.no_grad():

@@ -69,7 +69,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 def log_probabilities(reader: Trained, prefix: str, text: str) -> list[float]:
-    """log p of each token of a text after its prefix, a token at a time."""
+    """log p of each token of a text after its prefix, token by token."""
     given, added = (reader.tokenizer.tokenize(part) for part in (prefix, text))
     known = len(given)
     ids = reader.vocabulary.encode([*given, *added]).tolist()

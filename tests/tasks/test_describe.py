@@ -1,4 +1,4 @@
-"""task=describe: what it writes, keeps and says, and that it trains nothing."""
+"""task=describe: its result, its run in the store and its output; nothing is trained."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_window_is_the_task_s_own_and_a_text_shorter_than_it_is_described_to
     assert (train["window"], train["windows"], train["target_rate"]) == (5000, 0, 0)
 
 
-def test_a_window_of_nothing_is_refused() -> None:
+def test_a_window_without_tokens_is_refused() -> None:
     with pytest.raises(Refused, match=r"task\.window=0"):
         compose(["task=describe", "task.window=0"])
 
@@ -71,13 +71,13 @@ def test_a_text_too_short_for_a_law_is_described_without_one(
     assert found["zipf"]["trigrams"]["points"] == []
 
 
-def test_a_model_without_layers_has_its_parameters_counted_at_training(
+def test_the_parameters_of_a_model_without_layers_are_known_after_training(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     layers = model_layers(SimpleNamespace(name="ngram"), 10)
     assert layers is None
     show_layers("ngram", layers)
-    assert "counted at training" in capsys.readouterr().out
+    assert "known after training" in capsys.readouterr().out
     assert model_result("ngram", layers)["parameters"] is None
     assert "parameters" not in figures({}, {}, layers)
 
@@ -101,5 +101,5 @@ def test_a_description_is_kept_in_the_store_and_reused_by_its_fingerprint(tmp_pa
     assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["result.json"]
 
 
-def test_tables_stand_in_columns() -> None:
+def test_tables_are_aligned_in_columns() -> None:
     assert aligned(["a", "bb"], [["ccc", "1"]]).splitlines() == ["", "a    bb", "ccc   1"]

@@ -89,7 +89,7 @@ def test_a_run_keeps_series_errors_and_curves_in_the_store(stored) -> None:
 
     (record,) = fetch(connect(home / "mlruns"), [result["run_id"]]).values()
     assert record.status == "FINISHED"
-    assert record.name == "forecast-forecaster=gru-seed=3"
+    assert record.name == "forecast forecaster=gru seed=3"
     losses = record.curve("train/loss")
     assert [epoch for epoch, _ in losses] == [1, 2, 3, 4, 5]
     assert math.sqrt(losses[-1][1]) == pytest.approx(result["error"]["train"], rel=1e-4)
@@ -131,7 +131,7 @@ def test_learning_brings_the_error_near_the_noise_and_multi_step_forecasts_colla
     assert result["error"]["multi_step"] > result["deviation"]
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"after epoch 1; lower task\.learning_rate"):
         forecast(tmp_path / "run", "task.learning_rate=1e30")
 
@@ -161,11 +161,11 @@ def test_a_request_that_makes_no_sense_is_refused_while_it_is_composed(word: str
     assert REFUSED[word] in str(refused.value)
 
 
-def test_what_would_be_passed_over_is_refused(tmp_path: Path) -> None:
+def test_an_override_without_effect_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="max_steps=5 has no meaning for task=forecast"):
         forecast(tmp_path / "run", "training.max_steps=5")
 
 
-def test_a_device_that_would_not_be_used_is_refused(tmp_path: Path) -> None:
+def test_a_device_without_effect_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="device=cuda has no meaning"):
         forecast(tmp_path / "run", "device=cuda")

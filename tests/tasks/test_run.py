@@ -90,7 +90,7 @@ def test_a_run_that_is_going_on_can_be_looked_at(
 def test_a_training_fills_the_columns_and_tags_that_people_group_by(
     do: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    words = (*TINY, "training.max_steps=1", "tracking.study=cells", "tracking.label='lstm, wide'")
+    words = (*TINY, "training.max_steps=1", "tracking.study=cells", "tracking.label=lstm, wide")
     result = do("first", *words)
     run = connect(tmp_path / "mlruns").get_run(result["run_id"])
     assert run.info.run_name.startswith("lstm hidden_size=8")

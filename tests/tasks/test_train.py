@@ -10,6 +10,7 @@ import pytest
 from unroll.app import compose
 from unroll.errors import Refused
 from unroll.tasks.train import train
+from unroll.tracking.tracker import DisabledTracker
 
 TINY = ("data=text_files", "data.batching.length=5", "data.batching.batch_size=3",
         "training.epochs=2", "sampling.length=2", "device=cpu")  # fmt: skip
@@ -75,7 +76,8 @@ def test_the_result_reports_the_speed_with_its_quartiles(trained, tmp_path: Path
 def test_the_speed_and_the_largest_gradient_norm_are_metrics(trained, tmp_path: Path, monkeypatch):
     logged: dict[str, float] = {}
     monkeypatch.setattr(
-        "unroll.tracking.store.DisabledTracker.log",
+        DisabledTracker,
+        "log",
         lambda self, figures, step: logged.update(figures),
     )
     result = trained()

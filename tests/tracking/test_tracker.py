@@ -100,7 +100,7 @@ def test_text_that_cannot_be_encoded_is_kept_all_the_same(home: Path) -> None:
 
 EIGHT_PROCESSES = """
 import os, sys
-import mlflow.tracking
+import mlflow.store.tracking.sqlalchemy_store, mlflow.tracking  # once, before the processes part
 from unroll.app import compose
 from unroll.tracking.family import Family
 from unroll.tracking.tracker import DataInput, MLflowTracker

@@ -61,6 +61,19 @@ def test_a_config_of_version_1_has_the_keys_of_today(name):
     config = restored(found.config)
     assert config.model.name == name.partition("_")[0]
     assert (config.data.name, config.training.epochs, config.seed) == ("text_files", 5, 1)
+    assert config.precision == "float32"
+    assert config.sampling.allow_special, "version 1 drew <unk> like any other token"
+
+
+def test_a_recurrent_model_of_version_1_has_two_bias_vectors_and_a_full_softmax():
+    model = restored(checkpoint.read(KEPT / "lstm_0.1.0.safetensors").config).model
+    assert (model.bias, model.softmax.name, model.spectral_radius) == ("double", "full", None)
+
+
+def test_a_key_that_an_old_config_has_keeps_its_value():
+    old = checkpoint.read(KEPT / "lstm_0.1.0.safetensors").config
+    old["model"]["spectral_radius"] = 0.9
+    assert upgrade(old, 1)["model"]["spectral_radius"] == 0.9
 
 
 def test_an_lstm_of_version_1_has_the_perplexity_that_its_run_reported(opened, text):

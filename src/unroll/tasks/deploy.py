@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -39,8 +39,7 @@ def deploy(
         f"data={config.data.name} has no test split: give another corpus with data=",
     )
     test = opening(encoded.streams["test"], task.tokens)
-    model = trained.model.cpu()
-    assert isinstance(model, LanguageModel)
+    model = cast(LanguageModel, trained.model.cpu())  # no other model is quantizable
     precisions: dict[str, Figures] = {}
     with run.recorded({"model.parameters": model.parameter_count}, encoded) as tracker:
         tracker.tag("run_of", trained.run_id)

@@ -14,9 +14,8 @@ from unroll.data.token_stream import encode
 from unroll.data.vocabulary import Vocabulary
 from unroll.data.zipf import RankFrequency
 from unroll.models import parameters
-from unroll.models.config import RecurrentConfig
 from unroll.models.parameters import Layer
-from unroll.registry import build
+from unroll.registry import build, names
 from unroll.tasks.config import DescribeConfig
 from unroll.tasks.run import RESULT, Result, Run, say
 
@@ -56,13 +55,14 @@ def describe(
 
 
 def model_layers(config: Any, vocabulary_size: int) -> list[Layer] | None:
-    """The layers of a recurrent model; None for one that is counted and not built of layers."""
-    if not isinstance(config, RecurrentConfig):
+    """The layers of a recurrent model; None for a model without layers."""
+    if config.name not in names("cell/library"):
         return None
     return parameters.layers(config, vocabulary_size)
 
 
 def model_result(name: str, layers: list[Layer] | None) -> dict[str, Any]:
+    """The model's part of the result; null what only a model of layers has."""
     if layers is None:
         return {"name": name, "layers": None, "parameters": None, "parameters_with_one_bias": None}
     return {
@@ -76,7 +76,7 @@ def model_result(name: str, layers: list[Layer] | None) -> dict[str, Any]:
 def figures(
     splits: dict[str, Statistics], laws: dict[str, RankFrequency], layers: list[Layer] | None
 ) -> dict[str, float]:
-    """What goes into the store as metrics, so that texts can be laid side by side."""
+    """The metrics by which texts and models can be compared in the store."""
     found = {
         f"{split}/{key}": float(value)
         for split, figures in splits.items()
@@ -90,7 +90,7 @@ def figures(
 
 
 def show_vocabulary(vocabulary: Vocabulary, frequent: list[Frequent]) -> None:
-    """Say how many tokens there are and which are the most frequent ones of the training split."""
+    """Print the number of tokens and the most frequent ones of the training split."""
     listed = ", ".join(f"{item.token!r} {item.id} ({item.count:,})" for item in frequent)
     say(
         f"vocabulary: {len(vocabulary):,} tokens; the most frequent, with ids (and counts):"
@@ -99,6 +99,7 @@ def show_vocabulary(vocabulary: Vocabulary, frequent: list[Frequent]) -> None:
 
 
 def show_splits(splits: dict[str, Statistics], window: int) -> None:
+    """Print a table with a column for each split."""
     found = splits.values()
     rows = [
         ["documents", *(f"{item.documents:,}" for item in found)],
@@ -121,6 +122,7 @@ def show_splits(splits: dict[str, Statistics], window: int) -> None:
 
 
 def show_laws(laws: dict[str, RankFrequency]) -> None:
+    """Print a table of Zipf's law for n-grams, with a row for each n."""
     rows = [
         [
             name,
@@ -137,8 +139,9 @@ def show_laws(laws: dict[str, RankFrequency]) -> None:
 
 
 def show_layers(name: str, layers: list[Layer] | None) -> None:
+    """Print a table with a row for each layer of the model."""
     if layers is None:
-        say(f"model: {name}, parameters counted at training")
+        say(f"model: {name}, its parameters are known after training")
         return
     rows = [
         [
@@ -155,7 +158,7 @@ def show_layers(name: str, layers: list[Layer] | None) -> None:
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of texts in columns, the first to the left and the others to the right."""
+    """Rows of texts in columns, the first aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [
         "  ".join(

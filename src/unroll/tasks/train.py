@@ -49,7 +49,7 @@ def train(
     require_splits(config, encoded)
     prefixes = chosen_prefixes(config, encoded)
     prepare(config)
-    model = build("model", config.model, len(vocabulary)).to(device(config))
+    model = build("model", config.model, len(vocabulary), config.precision).to(device(config))
     callbacks = RunCallbacks(run, model, encoded)
     learner: Learner = target("learner", config.model.name).from_config(
         config, model, encoded.streams["train"], callbacks

@@ -83,7 +83,7 @@ def load_run(reference: str | None, config: Config, overrides: list[str]) -> Tra
     except (KeyError, TypeError, ValueError) as error:
         raise Refused(f"checkpoint {path} is damaged: {error}") from error
     prepare(config)
-    model = build("model", model_config, len(vocabulary))
+    model = build("model", model_config, len(vocabulary), config.precision)
     found.load(model)
     model.to(device(config))
     return Trained(found.run_id, found.step, model, tokenizer, vocabulary, data)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 5.0
 """Seconds that a server or a locked database has to answer. MLflow itself retries for minutes."""
+SERVER = ("http://", "https://")
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 """Tells MLflow's pages that an experiment holds trained models, not traces of agents."""
 _PASSWORD = re.compile(r"//[^/@]*@")
@@ -32,8 +33,11 @@ _PASSWORD = re.compile(r"//[^/@]*@")
 
 def uri(directory: Path) -> str:
     """Where runs are kept: MLFLOW_TRACKING_URI, else the SQLite store in ``directory``."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    return given or f"sqlite:///{_database(directory)}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _embedded(directory)
+
+
+def _embedded(directory: Path) -> str:
+    return f"sqlite:///{_database(directory)}"
 
 
 def _database(directory: Path) -> Path:
@@ -93,9 +97,9 @@ def require_store(directory: Path) -> None:
     """
     place = uri(directory)
     with store_errors(directory):
-        if place.startswith(("http://", "https://")):
+        if place.startswith(SERVER):
             _require_server(_PASSWORD.sub("//", place))
-        elif place == f"sqlite:///{_database(directory)}" and _database(directory).exists():
+        elif place == _embedded(directory) and _database(directory).exists():
             with closing(sqlite3.connect(_database(directory), timeout=PATIENCE)) as database:
                 database.execute("PRAGMA schema_version")
 
@@ -123,16 +127,29 @@ def connect(directory: Path) -> MlflowClient:
     require_store(directory)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with locked(directory), store_errors(directory):
+    with store_errors(directory):
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         # it logs every error that it raises, with the whole traceback
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        client = MlflowClient(uri(directory))
+        with locked(directory):
+            if not _has_tables(directory):
+                MlflowClient(uri(directory))
+        client = MlflowClient(uri(directory))  # outside of the lock, since it takes seconds
         client.search_experiments(max_results=1)
         return client
+
+
+def _has_tables(directory: Path) -> bool:
+    """Whether the tables are there. Only a process that holds the lock creates them."""
+    place = uri(directory)
+    if place != _embedded(directory):
+        return place.startswith(SERVER)
+    with closing(sqlite3.connect(_database(directory), timeout=PATIENCE)) as database:
+        found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
+        return found.fetchone() is not None
 
 
 def experiment_id(client: MlflowClient, directory: Path, name: str) -> str:

@@ -17,10 +17,13 @@ Values = dict[str, Any]
 RENAMED: dict[str, dict[str, str]] = {"model": {"mass": "pseudocount"}}
 """Since version 1: keys by group, the old name and the new one."""
 
-GROUPING: Values = {"study": None, "label": None}
+RECURRENT: Values = {"bias": "double", "softmax": {"name": "full"}, "spectral_radius": None}
+TRACKING: Values = {"run_name": None, "study": None, "label": None}
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32"}},
-    "tracking": {"mlflow": GROUPING, "disabled": GROUPING},
+    "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
+    "sampling": {"default": {"allow_special": True}},
+    "tracking": {"mlflow": TRACKING, "disabled": TRACKING},
 }
 """Since version 1: keys by group and by the group's option, with the value of the old behaviour;
 the group '' is the config itself."""
