@@ -338,7 +338,7 @@ def test_a_multirun_has_a_parent_a_table_and_runs_nothing_twice(tmp_path: Path) 
     children = [run for run in runs if run is not parent]
     assert len(children) == 4
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert "model=rnn,gru" in parent.info.run_name
+    assert "model=rnn,gru" in parent.data.tags["overrides"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     for child in children:
         points = client.get_metric_history(child.info.run_id, "train/loss")

@@ -26,7 +26,7 @@ from unroll.folders import CONF as CONF
 from unroll.folders import HOME, PACKAGE
 from unroll.generation.config import SamplingConfig
 from unroll.models.config import ModelConfig, RecurrentConfig, require_one_direction
-from unroll.registry import names, register_schema, restore, schema
+from unroll.registry import names, register_schema, restore_key, schema
 from unroll.tasks.config import TaskConfig
 from unroll.tracking.config import TrackingConfig
 from unroll.training.config import OptimizerConfig, TrainingConfig
@@ -84,15 +84,15 @@ class Config:
             f"threads={self.threads}: must be at least 1 (or null for all cores)",
         )
         require(0 <= self.seed < 2**63, f"seed={self.seed}: must be from 0 to 2^63 - 1")
-        wanted = self.task.reads_run
+        reads_run = self.task.reads_run
         require(
-            not wanted or self.run,
+            not reads_run or self.run,
             f"task={self.task.name} needs a trained run: add run=latest, or a run id, a run name, "
             "or the path of a checkpoint",
         )
         readers = [name for name in names("task") if schema("task", name).reads_run]
         require(
-            wanted or self.run is None,
+            reads_run or self.run is None,
             f"run={self.run} has no meaning for task={self.task.name}; only these tasks read a "
             f"run: {', '.join(readers)}",
         )
@@ -101,7 +101,7 @@ class Config:
             f"evaluation.gradient_steps has no meaning for model={self.model.name}, which has no "
             "gradient: leave it out",
         )
-        if not wanted and isinstance(self.model, RecurrentConfig):
+        if not reads_run and isinstance(self.model, RecurrentConfig):
             for key, value in {
                 "data/batching": self.data.batching.name,
                 "evaluation.protocol": self.evaluation.protocol,
@@ -140,10 +140,7 @@ def restored(values: dict[Any, Any]) -> Config:
         Refused: a value is out of its range.
     """
     return Config(
-        **{
-            key: restore(key, values[key]) if isinstance(values[key], dict) else values[key]
-            for key in (item.name for item in fields(Config))
-        }
+        **{item.name: restore_key(Config, item.name, values[item.name]) for item in fields(Config)}
     )
 
 

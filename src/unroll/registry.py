@@ -15,12 +15,13 @@ from typing import Any, TypeVar, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 
-from unroll.errors import require, unknown
+from unroll.errors import Refused, require, unknown
 
 ConfigClass = TypeVar("ConfigClass", bound=type)
 
 _targets: dict[tuple[str, str], str] = {}
 _schemas: dict[str, type] = {}
+_nested: dict[type, set[str]] = {}
 free_text: set[str] = set()
 """Dotted keys whose value is any text, such as ``data.path``: those that a config class names in
 its class attribute ``free_text``."""
@@ -37,10 +38,8 @@ def register_schema(group: str, name: str, config: type) -> None:
     prefix = f"{group.replace('/', '.')}.".lstrip(".")
     free_text.update(prefix + key for key in getattr(config, "free_text", ()))
     hints = get_type_hints(config)
-    keys = [
-        (key.name, Any if is_dataclass(hints[key.name]) else hints[key.name])
-        for key in fields(config)
-    ]
+    nested = _nested[config] = {key.name for key in fields(config) if is_dataclass(hints[key.name])}
+    keys = [(key.name, Any if key.name in nested else hints[key.name]) for key in fields(config)]
     twin = make_dataclass(config.__name__, keys)
     ConfigStore.instance().store(group=f"schema/{group}".rstrip("/"), name=name, node=twin)
 
@@ -96,25 +95,40 @@ def restore(group: str, values: dict[str, Any]) -> Any:
     is missing takes the default of its field.
 
     Raises:
-        Refused: a value is out of its range, a key is unknown, or a key without a default is
-            missing.
-        KeyError: no config of this group and name is registered.
+        Refused: the name is not registered, a value is out of its range, a key is unknown, or a
+            key without a default is missing.
     """
-    config = _schemas.get(group) or _schemas[f"{group}/{values.get('name', 'default')}"]
-    place = group.replace("/", ".")
-    known = fields(config)
+    name, place = str(values.get("name", "default")), group.replace("/", ".")
+    config = _schemas.get(group) or _schemas.get(f"{group}/{name}")
+    if config is None:
+        raise Refused(unknown(group, name, names(group)))
+    known = [item.name for item in fields(config)]
     for key in values:
-        allowed = [item.name for item in known]
-        require(key in allowed, unknown(f"key in {place}", str(key), allowed))
-    for item in known:
+        require(key in known, unknown(f"key in {place}", str(key), known))
+    for item in fields(config):
         has_default = item.default is not MISSING or item.default_factory is not MISSING
         require(
             item.name in values or has_default,
             f"{place}.{item.name} is missing: add {place}.{item.name}=...",
         )
     return config(
-        **{
-            key: restore(f"{group}/{key}", value) if isinstance(value, dict) else value
-            for key, value in values.items()
-        }
+        **{key: restore_key(config, f"{group}/{key}", value) for key, value in values.items()}
     )
+
+
+def restore_key(config: type, path: str, value: Any) -> Any:
+    """The value of a key of ``config``: a frozen config if the key is one, with ``path`` as its
+    group.
+
+    Raises:
+        Refused: as ``restore``; or the key is a config and the value no dict, or the reverse.
+    """
+    place, nested = path.replace("/", "."), path.rpartition("/")[2] in _nested[config]
+    if nested:
+        require(
+            isinstance(value, dict),
+            f"{place}={value}: expected keys; set one of them, as in {place}.KEY=VALUE",
+        )
+        return restore(path, value)
+    require(not isinstance(value, dict), f"{place}={value}: expected a value, but got keys")
+    return value
