@@ -312,7 +312,7 @@ def test_runs_that_cannot_be_compared_are_refused(home: Home) -> None:
     best = home.folder / "train0" / "checkpoints" / "best.safetensors"
     for runs, line in (
         ("[]", "names no run"),
-        (f"[{first},{first}]", "twice"),
+        (f"[{first},{first}]", "has a duplicate"),
         (f"[{first},{best}]", "twice"),
         (f"[{first},nothing]", "run=nothing does not exist"),
     ):
@@ -323,7 +323,7 @@ def test_runs_that_cannot_be_compared_are_refused(home: Home) -> None:
             ("sampling.prefix_documents=5000", "texts of 9 tokens, but 10000 are needed"),
             ("task.temperatures=[0]", "task.greedy=true"),
             ("evaluation.protocol=last", "use evaluation.protocol=document"),
-            ("task.temperatures=[1,1.0]", "twice"),
+            ("task.temperatures=[1,1.0]", "has a duplicate"),
         )
     ):
         with pytest.raises(Refused, match=line):

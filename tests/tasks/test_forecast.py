@@ -84,10 +84,11 @@ def test_a_run_keeps_series_errors_and_curves_in_the_store(stored) -> None:
     assert result["error"]["ahead_4"] == pytest.approx(
         float((kept - expected[-396:]).square().mean().sqrt()), abs=1e-4
     )
-    from unroll.report.runs import fetch
+    from unroll.report.runs import Record
     from unroll.tracking.store import connect
 
-    (record,) = fetch(connect(home / "mlruns"), [result["run_id"]]).values()
+    client = connect(home / "mlruns")
+    record = Record(client, client.get_run(result["run_id"]))
     assert record.status == "FINISHED"
     assert record.name == "forecast forecaster=gru seed=3"
     losses = record.curve("train/loss")
@@ -95,8 +96,8 @@ def test_a_run_keeps_series_errors_and_curves_in_the_store(stored) -> None:
     assert math.sqrt(losses[-1][1]) == pytest.approx(result["error"]["train"], rel=1e-4)
     assert [k for k, _ in record.curve("error/ahead")] == list(range(1, 65))
     for name in ("train", "ahead_1", "ahead_64", "multi_step"):
-        assert record.metric(f"error/{name}") == pytest.approx(result["error"][name])
-        assert record.metric(f"sine_error/{name}") == pytest.approx(result["sine_error"][name])
+        assert record.value(f"error/{name}") == pytest.approx(result["error"][name])
+        assert record.value(f"sine_error/{name}") == pytest.approx(result["sine_error"][name])
 
 
 def test_a_run_is_not_made_twice_where_reuse_is_allowed(stored, tmp_path: Path) -> None:
@@ -138,17 +139,17 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
 
 REFUSED = {
     "task.forecaster=grue": "unknown task.forecaster 'grue': did you mean 'gru'? known: gru, lstm",
-    "task.tau=600": "task.tau=600: below task.train_points=600",
-    "task.tau=0": "task.tau=0: at least 1",
-    "task.train_points=996": "task.train_points=996: with task.tau=4 below task.points=1000",
+    "task.tau=600": "task.tau=600: must be below task.train_points=600",
+    "task.tau=0": "task.tau=0: must be at least 1",
+    "task.train_points=996": "task.train_points=996: plus task.tau=4 it must be below task.points=1000",
     "task.horizons=[0,4]": "from 1 to task.train_points=600",
     "task.horizons=[601]": "from 1 to task.train_points=600",
-    "task.horizons=[]": "one or more numbers of steps",
-    "task.horizons=[near]": "a whole number is wanted here",
-    "task.horizons=4": "task.horizons: a list is wanted here: task.horizons=[...]",
-    "task.noise=-1": "task.noise=-1.0: at least 0",
-    "task.learning_rate=0": "task.learning_rate=0.0: above 0",
-    "task.epochs=0": "task.epochs=0: at least 1",
+    "task.horizons=[]": "expected one or more integers from 1 to task.train_points=600",
+    "task.horizons=[near]": "expected an integer",
+    "task.horizons=4": "task.horizons: expected a list, as in task.horizons=[...]",
+    "task.noise=-1": "task.noise=-1.0: must be at least 0",
+    "task.learning_rate=0": "task.learning_rate=0.0: must be above 0",
+    "task.epochs=0": "task.epochs=0: must be at least 1",
     "task.hiden_size=3": "did you mean 'hidden_size'?",
     "run=latest": "has no meaning for task=forecast",
 }
