@@ -89,8 +89,8 @@ def test_a_run_keeps_series_errors_and_curves_in_the_store(stored) -> None:
 
     client = connect(home / "mlruns")
     record = Record(client, client.get_run(result["run_id"]))
-    assert record.status == "FINISHED"
-    assert record.name == "forecast forecaster=gru seed=3"
+    assert record.run.info.status == "FINISHED"
+    assert record.run.info.run_name == "forecast forecaster=gru seed=3"
     losses = record.curve("train/loss")
     assert [epoch for epoch, _ in losses] == [1, 2, 3, 4, 5]
     assert math.sqrt(losses[-1][1]) == pytest.approx(result["error"]["train"], rel=1e-4)
@@ -141,7 +141,7 @@ REFUSED = {
     "task.forecaster=grue": "unknown task.forecaster 'grue': did you mean 'gru'? known: gru, lstm",
     "task.tau=600": "task.tau=600: must be below task.train_points=600",
     "task.tau=0": "task.tau=0: must be at least 1",
-    "task.train_points=996": "task.train_points=996: plus task.tau=4 it must be below task.points=1000",
+    "task.train_points=996": "plus task.tau=4 it must be below task.points=1000",
     "task.horizons=[0,4]": "from 1 to task.train_points=600",
     "task.horizons=[601]": "from 1 to task.train_points=600",
     "task.horizons=[]": "expected one or more integers from 1 to task.train_points=600",
