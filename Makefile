@@ -36,7 +36,8 @@ sweep: setup ## train each cell at two sizes, in parallel: make sweep OVERRIDES=
 reproduce: setup ## run the studies and write report/index.html: make reproduce STUDIES="cells zipf"
 	STUDIES="$(STUDIES)" $(BIN)/python -m experiments.reproduce $(OVERRIDES)
 
-ui: setup ## open the MLflow UI for mlruns/ on http://127.0.0.1:5000
+ui: setup ## start the MLflow UI for mlruns/ on http://127.0.0.1:5000
+	@echo "runs: http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning"
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
 
 test: setup lint ## run the linters, the type checker and the tests

@@ -101,7 +101,7 @@ def test_a_request_that_makes_no_sense_is_refused_while_it_is_composed(word: str
         (("data=text_files", "data.path=/nowhere/at all"), "/nowhere/at all does not exist"),
         (
             ("task=sample", "run=nothing"),
-            "run=nothing does not exist, neither as a path nor as a run",
+            "run=nothing is not a run in",
         ),
         (("data/batching=windows", "data.batching.length=5000"), "the longest has"),
         (("sampling.prefix=[' ']",), "is empty"),

@@ -30,5 +30,6 @@ Hydra's own flags:                     unroll --hydra-help"""
 
 def usage() -> str:
     """How to use the command, with the config groups and their options."""
-    listed = (f"  {group:20} {', '.join(options(group))}" for group in groups())
+    width = max(map(len, groups()))
+    listed = (f"  {group:{width}}  {', '.join(options(group))}" for group in groups())
     return HELP.format(groups="\n".join(listed))

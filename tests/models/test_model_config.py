@@ -49,8 +49,8 @@ def test_a_bidirectional_model_is_refused_where_one_direction_is_needed(word, gi
     with pytest.raises(Refused) as refused:
         compose([*BOTH, word])
     assert str(refused.value) == (
-        f"{given} needs a model that reads in one direction: take {suggested}, or a model with "
-        "model.bidirectional=false"
+        f"model.bidirectional=true does not work with {given}, which needs a model that reads only "
+        f"the tokens before a position: set {suggested}, or model.bidirectional=false"
     )
 
 

@@ -314,7 +314,7 @@ def test_runs_that_cannot_be_compared_are_refused(home: Home) -> None:
         ("[]", "names no run"),
         (f"[{first},{first}]", "has a duplicate"),
         (f"[{first},{best}]", "twice"),
-        (f"[{first},nothing]", "run=nothing does not exist"),
+        (f"[{first},nothing]", "run=nothing is not a run in"),
     ):
         with pytest.raises(Refused, match=line):
             home.do(f"refused{abs(hash(runs))}", *TASK, f"task.runs={runs}")

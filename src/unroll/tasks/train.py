@@ -45,8 +45,8 @@ def train(
         return reused
     encoded = encode(config.data, build("data", config.data))
     vocabulary = encoded.vocabulary
-    show_text(config, encoded)
     require_splits(config, encoded)
+    show_text(config, encoded)
     prefixes = chosen_prefixes(config, encoded)
     prepare(config)
     model = build("model", config.model, len(vocabulary), config.precision).to(device(config))

@@ -93,8 +93,8 @@ def find_checkpoint(store: Path, reference: str) -> Path:
         near = difflib.get_close_matches(reference, sorted(words), n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise Refused(
-            f"run={reference} does not exist, neither as a path nor as a run in {store}: {hint}"
-            "give a run id, a run name, latest, or a checkpoint's path"
+            f"run={reference} is not a run in {store} and not a path: {hint}give a run id, a run "
+            "name, latest, or the path of a checkpoint or run directory"
         )
     checkpoint = named[-1].checkpoint
     require(
