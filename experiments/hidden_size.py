@@ -80,7 +80,6 @@ STUDY = Study(
             label: f"{CELLS[cell]} model.hidden_size={size}"
             for (cell, size), label in LABELS.items()
         },
-        seeds=(1,),
     ),
     (
         Question(

@@ -32,8 +32,9 @@ def require_one_direction(bidirectional: bool, key: str, value: Any) -> None:
     suggested = "null" if allowed[0] is None else allowed[0]
     require(
         not bidirectional or value in allowed,
-        f"model.bidirectional=true does not work with {key}={value}, which needs a model that reads "
-        f"only the tokens before a position: set {key}={suggested}, or model.bidirectional=false",
+        f"model.bidirectional=true does not work with {key}={value}, which needs a model that "
+        f"reads only the tokens before a position: set {key}={suggested}, or "
+        "model.bidirectional=false",
     )
 
 
