@@ -68,7 +68,7 @@ def compare(
     )
 
 
-def scoring(config: Config, encoded: Encoded, model: LanguageModel) -> None:
+def scoring(encoded: Encoded, model: LanguageModel) -> None:
     ids = encoded.streams["train"].tokens[: WORDS * 3]
     stream = TokenStream.from_documents([ids])
     evaluation = compose([*LAB, "evaluation.protocol=handout"]).evaluation
@@ -81,7 +81,7 @@ def scoring(config: Config, encoded: Encoded, model: LanguageModel) -> None:
     )
 
 
-def generation(config: Config, encoded: Encoded, model: LanguageModel) -> None:
+def generation(encoded: Encoded, model: LanguageModel) -> None:
     ids = encoded.streams["train"].document(0, 100)
     prefix = encoded.tokenizer.join(encoded.vocabulary.decode(ids.tolist()))
     sampling = compose([*LAB, f"sampling.length={WORDS}"]).sampling
@@ -94,7 +94,7 @@ def generation(config: Config, encoded: Encoded, model: LanguageModel) -> None:
     )
 
 
-def learning(config: Config, encoded: Encoded) -> None:
+def learning(encoded: Encoded) -> None:
     """Targets a second of the lab's windows, and of every word in sequence."""
     with tempfile.TemporaryDirectory() as folder:
         outcome = {name: learned(encoded, name) for name in ("windows", "sequential")}
@@ -162,9 +162,9 @@ def main() -> None:
     model = language_model(config, encoded).eval()
     print(f"{torch.get_num_threads()} threads, vocabulary {len(encoded.vocabulary):,}, two layers")
     print(f"{'':28} {'plain':>10} {'ours':>10}")
-    scoring(config, encoded, model)
-    generation(config, encoded, model)
-    learning(config, encoded)
+    scoring(encoded, model)
+    generation(encoded, model)
+    learning(encoded)
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ LYRICS_STUDY = Study(
         Question(
             "lyrics",
             "A character RNN on lyrics",
-            "Do the published figures of the character RNN on song lyrics come out?",
+            "Can the published figures of the character RNN on song lyrics be reproduced?",
             answer_lyrics,
         ),
     ),
@@ -215,7 +215,7 @@ TIME_MACHINE_STUDY = Study(
         Question(
             "time_machine",
             "A character RNN on The Time Machine",
-            "Do the published figures of the character RNN on The Time Machine come out?",
+            "Can the published figures of the character RNN on The Time Machine be reproduced?",
             answer_time_machine,
         ),
     ),

@@ -129,7 +129,7 @@ def write_better(results: Results) -> Answer:
             ),
             sentence(
                 "That says how well a model predicts what people wrote, not how well it writes. A "
-                "reader that took no part, a Kneser-Ney 3-gram, finds this perplexity in texts "
+                "third reader, a Kneser-Ney 3-gram, finds this perplexity in texts "
                 "drawn at temperature 1: {}. For what people wrote: {}.",
                 verdict(("RNN", "LSTM"), read["RNN"], read["LSTM"]),
                 shown(matrix.perplexity(NGRAM, PEOPLE)),

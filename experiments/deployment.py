@@ -60,7 +60,7 @@ def answer(results: Results) -> Answer:
                 shown(outside, ".0f"),
             ),
             sentence(
-                "What eight bits change, beside float32. Milliseconds a token: {}. Test "
+                "What eight bits change, compared with float32. Milliseconds a token: {}. Test "
                 "perplexity: {}.",
                 *(
                     study.joined(
@@ -132,7 +132,7 @@ STUDY = Study(
         Question(
             "deployment",
             "On a phone",
-            "On a phone, which of the three would one deploy?",
+            "Which of the three would you deploy on a phone?",
             answer,
             lab=9,
         ),

@@ -31,8 +31,8 @@ def answer(results: Results) -> Answer:
                 study.param(results["MLP"], "task.noise", ".1f"),
             ),
             sentence(
-                "Where it reads its own forecasts from the first held-out point on, beside always "
-                "forecasting the mean of these points: {}.",
+                "Where it reads its own forecasts from the first held-out point on, compared with "
+                "always forecasting the mean of these points: {}.",
                 verdict(("MLP", "the mean"), multi["MLP"], deviation["MLP"], form=".3f"),
             ),
             sentence("Error {} step ahead: {}", near, ranking(errors[near], form=".4f")),
@@ -152,7 +152,7 @@ STUDY = Study(
             "forecast",
             "Forecasting a noisy sine",
             "How far ahead can a series be forecast from its last values, and what does a "
-            "recurrent cell change beside an MLP?",
+            "recurrent cell change compared with an MLP?",
             answer,
         ),
     ),

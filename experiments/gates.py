@@ -103,7 +103,7 @@ STUDY = Study(
         Question(
             "gates",
             "One gate less",
-            "The GRU has one gate less than the LSTM: what does that buy and cost?",
+            "The GRU has one gate less than the LSTM: what does it gain, and what does it cost?",
             answer,
             lab=8,
         ),

@@ -18,7 +18,7 @@ def answer(results: Results) -> Answer:
     return Answer(
         [
             sentence(
-                "{} units beside {}, test perplexity: {}.",
+                "{} units compared with {}, test perplexity: {}.",
                 large,
                 small,
                 study.joined(

@@ -77,7 +77,7 @@ def _answer(results: Results, name: str) -> Answer:
     return Answer(
         [
             sentence(
-                "Recurrent models beside a Kneser-Ney 5-gram, test perplexity: {}.",
+                "Recurrent models compared with a Kneser-Ney 5-gram, test perplexity: {}.",
                 study.joined(verdict((each, best), test[each], test[best]) for each in neural),
             ),
             sentence(
@@ -118,7 +118,9 @@ def _answer(results: Results, name: str) -> Answer:
     )
 
 
-QUESTION = "What do n-gram models reach beside recurrent ones, and what does smoothing change?"
+QUESTION = (
+    "What do n-gram models reach compared with recurrent ones, and what does smoothing change?"
+)
 STUDY = Study(
     "ngrams",
     (*study.grid("data.vocabulary.min_frequency=2", MODELS, seeds=(1,)), *cells.JOBS),

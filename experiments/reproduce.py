@@ -2,6 +2,8 @@
 
 STUDIES="cells hidden_size"   a choice of studies; all where it is empty
 JOBS=2                        jobs at a time, by default one for each core
+LYRICS=lyrics.zip             the text of a study that needs one; also TIME_MACHINE, PENN_TREEBANK,
+                              AG_NEWS
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from experiments import (
 from experiments.running import Failure, Session, failed_sections, sections
 from experiments.study import Study
 from unroll import __version__
+from unroll.app import compose
 from unroll.errors import FAILED, explain, require, unknown
 from unroll.folders import HOME
 from unroll.report import page
@@ -93,6 +96,7 @@ def reproduce(words: list[str], names: list[str]) -> int:
     """
     start = time.monotonic()
     extra = [word for word in words if not word.startswith("rerun=")]
+    rerun = compose([word for word in words if word.startswith("rerun=")]).rerun
     for name in names:
         require(name in STUDIES, unknown("study", name, STUDIES))
     jobs = os.environ.get("JOBS") or str(cpu_count())
@@ -106,7 +110,7 @@ def reproduce(words: list[str], names: list[str]) -> int:
     for missing in absent:
         print(f"study {missing.name}: skipped, {missing.reason}", flush=True)
     given = [study for study in chosen if not study.missing()]
-    session = Session(extra, int(jobs), rerun="rerun=true" in words)
+    session = Session(extra, int(jobs), rerun=rerun)
     results = session.run(given)
     found = [
         section

@@ -47,7 +47,8 @@ def answer(results: Results) -> Answer:
         [
             sentence(
                 "Test perplexity after {} steps. Reading in sequence with the state carried: {}. "
-                "All changes together: {}; and {}. The table has each change beside the lab's RNN.",
+                "All changes together: {}; and {}. The table compares each change with the lab's "
+                "RNN.",
                 study.setting(results[ALL], "training.max_steps"),
                 verdict((single, BASELINE), test[single], test[BASELINE]),
                 verdict((ALL, BASELINE), test[ALL], test[BASELINE]),
@@ -74,7 +75,7 @@ def answer(results: Results) -> Answer:
                 "",
                 {
                     "what it is": lambda name: EXPLAINED[name],
-                    f"beside {BASELINE}": lambda name: (
+                    f"compared with {BASELINE}": lambda name: (
                         ""
                         if name == BASELINE
                         else verdict((name, BASELINE), test[name], test[BASELINE]).short()

@@ -1,4 +1,4 @@
-"""How studies run: what is there is reused, equal jobs run once, what measures time runs alone."""
+"""How studies run: finished runs are reused, equal jobs run once, timed jobs run alone."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def answer(results: Results) -> Answer:
             sentence("A tenth of the way, {}. At the end, {}.", compared(early), compared(end)),
             sentence(
                 "Largest gradient norm before clipping over all steps: {}. The gates of an LSTM "
-                "start half open and have to be learned; the RNN writes its whole state anew at "
+                "start half open and have to be learned; the RNN overwrites its whole state at "
                 "each step.",
                 compared(norm, "neither"),
             ),

@@ -72,7 +72,7 @@ def answer_ag_news(results: Results) -> Answer:
         Published(
             f"AG News, the lab's {cell.upper()}: targets learned a second",
             "000",
-            f"{figure}",
+            str(figure),
             speed.pace(results[cell]),
             "published: two cores; ours: one thread, alone",
         )

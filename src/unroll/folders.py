@@ -13,13 +13,19 @@ HOME = CHECKOUT if (CHECKOUT / "conf").is_dir() else Path.cwd()
 """Where runs, outputs and caches go: the checkout, or without one the current folder."""
 
 
+OVERLAYS = "experiment"
+"""The group whose options may stand in folders, as ``lab/lstm``, and are no groups themselves."""
+
+
 @functools.cache
 def groups() -> list[str]:
     """The config groups that have options, sorted: ``data``, ``data/batching``, ..."""
     folders = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
-    return [group for group in folders if options(group)]
+    return [group for group in folders if options(group) and not group.startswith(f"{OVERLAYS}/")]
 
 
 def options(group: str) -> list[str]:
     """The options of a group, sorted. A file whose name starts with ``_`` is a shared base."""
-    return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
+    folder = CONF / group
+    found = (folder.rglob if group == OVERLAYS else folder.glob)("[!_]*.yaml")
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in found)

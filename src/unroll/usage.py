@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from unroll.folders import groups, options
 
 HELP = """\
@@ -31,5 +33,14 @@ Hydra's own flags:                     unroll --hydra-help"""
 def usage() -> str:
     """How to use the command, with the config groups and their options."""
     width = max(map(len, groups()))
-    listed = (f"  {group:{width}}  {', '.join(options(group))}" for group in groups())
+    listed = (
+        textwrap.fill(
+            ", ".join(options(group)),
+            width=100,
+            initial_indent=f"  {group:{width}}  ",
+            subsequent_indent=" " * (width + 4),
+            break_on_hyphens=False,
+        )
+        for group in groups()
+    )
     return HELP.format(groups="\n".join(listed))

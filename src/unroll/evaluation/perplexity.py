@@ -35,6 +35,14 @@ STEPS_AT_ONCE = 1024
 states."""
 
 
+def perplexity(loss: float) -> float:
+    """exp of a mean loss in nats; inf on overflow."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
 @dataclass(frozen=True)
 class Score:
     """A model's score of a text. ``nats`` is the sum of ``-log p`` over ``tokens`` scored tokens,
@@ -57,10 +65,7 @@ class Score:
     @property
     def perplexity(self) -> float:
         """exp of the mean negative log-likelihood; inf on overflow."""
-        try:
-            return math.exp(self.nats_per_token)
-        except OverflowError:
-            return math.inf
+        return perplexity(self.nats_per_token)
 
     @property
     def bits_per_character(self) -> float:

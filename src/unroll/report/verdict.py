@@ -1,7 +1,7 @@
 """Comparisons: what two samples, paired by seed, allow a page to say.
 
-Every sentence of a page that compares comes from ``verdict``. It is told which way is better, never
-what to conclude.
+Every sentence of a page that compares comes from ``verdict``. Its caller says which values are
+better, never what to conclude.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of a first sample beside a second one. As HTML it carries both samples, so
-    that whoever has the page can check it."""
+    """A first sample compared with a second one. Its HTML holds both samples, so that a reader of
+    the page can check it."""
 
     names: tuple[str, str]
     samples: tuple[Measured, Measured]

@@ -79,8 +79,9 @@ def train(
 def require_splits(config: Config, encoded: Encoded) -> None:
     """Raise ``Refused`` if a split cannot be scored, or a setting needs a split that is absent."""
     require_validation_split(config.training, config.optimizer, encoded.streams)
-    for split in {"valid", "test"} & set(encoded.streams):
-        require_scorable(encoded.streams[split], config.evaluation, split)
+    for split in ("valid", "test"):
+        if split in encoded.streams:
+            require_scorable(encoded.streams[split], config.evaluation, split)
 
 
 def log_gradient_flow(run: Run, model: Any, encoded: Encoded, when: str) -> None:

@@ -11,7 +11,7 @@ from unroll.config import Config
 from unroll.data.batching import Batching, WindowIndex
 from unroll.data.statistics import most_frequent, token_counts
 from unroll.data.token_stream import Encoded
-from unroll.evaluation.perplexity import Score
+from unroll.evaluation.perplexity import Score, perplexity
 from unroll.generation.sampler import Samples
 from unroll.models.model import Model
 from unroll.registry import build
@@ -21,7 +21,7 @@ from unroll.tasks.evaluate import figures_line
 from unroll.tasks.run import Result, Run, say
 from unroll.tasks.samples import sample_text, show_samples
 from unroll.tracking import ledger
-from unroll.training.learner import Outcome, perplexity
+from unroll.training.learner import Outcome
 
 
 def training_result(

@@ -11,8 +11,9 @@ from unroll.config import Config
 from unroll.data.batching import shifted
 from unroll.data.token_stream import TokenStream
 from unroll.errors import require
+from unroll.evaluation.perplexity import perplexity
 from unroll.models.ngram import NGramModel
-from unroll.training.learner import Callbacks, Outcome, perplexity
+from unroll.training.learner import Callbacks, Outcome
 
 TOKENS_AT_ONCE = 1 << 16
 """Positions whose probabilities are looked up together."""

@@ -128,8 +128,3 @@ class Outcome:
             "step_tokens": array("i", values["step_tokens"].tolist()),
         }
         return cls(**{**values, **rebuilt})
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss); inf on overflow."""
-    return math.exp(loss) if loss < 709 else math.inf

@@ -19,12 +19,13 @@ from unroll.config import Config
 from unroll.data.batching import IGNORE, Batch, Batching
 from unroll.data.token_stream import TokenStream
 from unroll.errors import Diverged
+from unroll.evaluation.perplexity import perplexity
 from unroll.models.language_model import LanguageModel
 from unroll.registry import build
 from unroll.training.config import OptimizerConfig, TrainingConfig
 from unroll.training.generators import generator_states, set_generator_states
 from unroll.training.interruption import interruptible
-from unroll.training.learner import Callbacks, Outcome, perplexity
+from unroll.training.learner import Callbacks, Outcome
 from unroll.training.optimizers import Schedule
 from unroll.training.progress import Mean, Pending, Progress
 from unroll.training.truncation import Truncation

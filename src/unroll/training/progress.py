@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from unroll.evaluation.perplexity import perplexity
 from unroll.models.recurrent import State
-from unroll.training.learner import perplexity
 
 
 @dataclass
