@@ -131,7 +131,7 @@ def write_better(results: Results) -> Answer:
                 "That says how well a model predicts what people wrote, not how well it writes. A "
                 "third reader, a Kneser-Ney 3-gram, finds this perplexity in texts "
                 "drawn at temperature 1: {}. For what people wrote: {}.",
-                verdict(("RNN", "LSTM"), read["RNN"], read["LSTM"]),
+                verdict(("RNN", "LSTM"), read["RNN"], read["LSTM"], "neither"),
                 shown(matrix.perplexity(NGRAM, PEOPLE)),
             ),
         ],
@@ -246,7 +246,7 @@ def own_text(results: Results) -> Answer:
                 "No: each is measured on another text, which its own model wrote. Each on its own "
                 "text, drawn at the lab's temperature of {}: {}",
                 LAB,
-                ranking(own),
+                ranking(own, "neither"),
             ),
             sentence("All three on the test split: {}", ranking(test)),
             sentence(
