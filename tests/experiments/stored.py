@@ -16,7 +16,6 @@ class Stored:
 
     def __init__(self, run_id: str, job: Job, number: int) -> None:
         self.run_id, self.number, self.overrides = run_id, number, job.overrides
-        self.seconds = 1.5
         self.tags = {"overrides": " ".join(job.overrides), "git_commit": "0123456789abcdef"}
         self.params = {
             "data.name": "lee_news",

@@ -16,7 +16,7 @@ def section(name: str = "cells") -> Section:
     axes.plot([1, 2], [3, 4], **style(0))
     named(axes, "steps", "loss (nats)")
     tags = {"overrides": "model=rnn", "git_commit": "0123456789abcdef-dirty"}
-    run: Any = SimpleNamespace(run_id="abc", seconds=1.5, tags=tags)
+    run: Any = SimpleNamespace(run_id="abc", tags=tags)
     answer = Answer(
         [sentence("It is {}.", number(1.234, ["abc"], ".2f"))],
         [

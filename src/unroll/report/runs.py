@@ -27,8 +27,6 @@ class Record:
         self.run_id = str(run.info.run_id)
         self.params: dict[str, str] = run.data.params
         self.tags: dict[str, str] = run.data.tags
-        ended = run.info.end_time or run.info.start_time
-        self.seconds = (ended - run.info.start_time) / 1000
         self._curves: dict[str, Curve] = {}
 
     def value(self, key: str) -> float:
