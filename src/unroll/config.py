@@ -49,6 +49,10 @@ OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
 OmegaConf.register_new_resolver("through", lambda gap: max(gap, 0) + 1, replace=True)
 
 
+PLACES = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.cache")
+"""Keys that say where things are stored, not what is run."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that a user can set for a run."""
@@ -160,8 +164,7 @@ def fingerprint(config: Config, corpus_fingerprint: str) -> str:
     """A hash of everything that decides the figures of a training: the config without the places
     where files are kept, the content of the corpus in place of its path, and the source code."""
     values = flat(config)
-    places = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.cache")
-    kept = {key: value for key, value in values.items() if not key.startswith(places)}
+    kept = {key: value for key, value in values.items() if not key.startswith(PLACES)}
     kept.pop("rerun")
     recipe = [source_fingerprint(), corpus_fingerprint, kept]
     text = json.dumps(recipe, sort_keys=True, default=str)

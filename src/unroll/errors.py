@@ -83,9 +83,9 @@ def bounded(text: str, longest: int = LONGEST) -> str:
     return f"{line[: longest - end - 5]} ... {line[-end:]}"
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException, longest: int = LONGEST) -> str:
     """The first line of an error's message; the name of its class if it has no message."""
-    return bounded((str(error).strip().splitlines() or [type(error).__name__])[0])
+    return bounded((str(error).strip().splitlines() or [type(error).__name__])[0], longest)
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:

@@ -17,9 +17,7 @@ from unroll.data.text_reader import (
     content_hash,
     existing,
     expand,
-    first_line,
     opened,
-    shortened,
 )
 from unroll.errors import Refused
 
@@ -172,18 +170,3 @@ def test_a_content_hash_is_of_the_bytes_and_not_of_the_name(tmp_path):
 
 
 # What an error may quote
-
-
-@given(st.text(max_size=600))
-def test_quoted_text_is_one_printable_line_of_at_most_200_characters(text):
-    found = shortened(text)
-    assert len(found) <= 200
-    assert found.isprintable()
-    if text.isprintable() and len(text) <= 200:
-        assert found == " ".join(text.split())
-
-
-def test_the_first_line_of_an_error_is_bounded_and_never_empty():
-    assert first_line(ValueError("wrong\nin detail")) == "wrong"
-    assert first_line(ValueError("")) == "ValueError"
-    assert len(first_line(ValueError("x" * 10_000))) == 200

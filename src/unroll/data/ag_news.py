@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from unroll.data.config import AGNewsConfig
 from unroll.data.corpus import TEXT, Corpus, generated
 from unroll.data.tables import csv_rows, parquet_texts, require_column
-from unroll.data.text_reader import existing, first_line, shortened
-from unroll.errors import Refused, require
+from unroll.data.text_reader import QUOTED, existing
+from unroll.errors import Refused, bounded, first_line, require
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,7 +99,7 @@ def published(path: Path) -> Iterator[str]:
         require(
             len(row) == 3 and row[0].strip().isdigit(),
             f"{path}: line {line}: expected a label (1 to 4), a title and a description, and no "
-            f"header, found: {shortened(', '.join(row))}",
+            f"header, found: {bounded(', '.join(row), QUOTED)}",
         )
         yield f"{row[1]} {row[2]}"
 
@@ -115,7 +115,7 @@ def saved(folder: Path) -> Dataset:
     try:
         table = load_from_disk(str(folder))
     except Exception as error:  # whatever a damaged folder makes the library raise
-        raise Refused(f"data.path={folder} cannot be read: {first_line(error)}") from error
+        raise Refused(f"data.path={folder} cannot be read: {first_line(error, QUOTED)}") from error
     return _text_column(table, str(folder))
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from unroll.data.config import LyricsConfig, TimeMachineConfig
 from unroll.data.corpus import TEXT, Corpus, generated
-from unroll.data.text_reader import Reader, existing, first_line
-from unroll.errors import Refused, require
+from unroll.data.text_reader import QUOTED, Reader, existing
+from unroll.errors import Refused, first_line, require
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -96,7 +96,8 @@ def download(address: str, sha1: str, place: Path) -> None:
             content = answer.read()
     except (OSError, ValueError) as error:
         raise Refused(
-            f"cannot download {address} ({first_line(error)}): set data.path= to a copy of the file"
+            f"cannot download {address} ({first_line(error, QUOTED)}): set data.path= to a copy "
+            "of the file"
         ) from error
     found = hashlib.sha1(content).hexdigest()
     require(

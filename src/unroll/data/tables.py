@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from unroll.data.text_reader import Reader, first_line, opened, shortened
-from unroll.errors import Refused, require
+from unroll.data.text_reader import QUOTED, Reader, opened
+from unroll.errors import Refused, bounded, first_line, require
 
 LARGEST_FIELD = 2**31 - 1
 """Characters of a CSV field; the csv module's own limit, 131,072, is less than a book."""
@@ -72,7 +72,8 @@ def csv_rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
         except csv.Error as error:
             raise Refused(
                 f"{path}: the row that starts on line {line} is not valid CSV "
-                f"({first_line(error)}): close its quotes, and write a quote inside them twice"
+                f"({first_line(error, QUOTED)}): close its quotes, and write a quote inside them "
+                "twice"
             ) from error
         if row is None:
             return
@@ -96,7 +97,7 @@ def json_texts(path: Path, column: Column, encoding: str) -> Iterator[str | None
             try:
                 row = json.loads(line) if line.strip() else {name: None}
             except (ValueError, RecursionError) as error:
-                raise Refused(f"{where} is not valid JSON: {first_line(error)}") from error
+                raise Refused(f"{where} is not valid JSON: {first_line(error, QUOTED)}") from error
             require(isinstance(row, dict), f"{where} is not a JSON object")
             require_column(name, list(row), where, NAME_THE_COLUMN)
             yield None if row[name] is None else str(row[name])
@@ -116,7 +117,7 @@ def parquet_texts(
             for batch in file.iter_batches(columns=[name]):
                 yield from batch.column(0).cast(pa.string()).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise Refused(f"{path} cannot be read as Parquet: {first_line(error)}") from error
+        raise Refused(f"{path} cannot be read as Parquet: {first_line(error, QUOTED)}") from error
 
 
 def _require_name(column: Column, path: Path) -> str:
@@ -134,7 +135,8 @@ def require_column(column: str, columns: list[str], where: str, remedy: str) -> 
     file without a header they are its first row."""
     require(
         column in columns,
-        f"{where} has no column '{column}'; its columns: {shortened(', '.join(columns))}; {remedy}",
+        f"{where} has no column '{column}'; its columns: {bounded(', '.join(columns), QUOTED)}; "
+        f"{remedy}",
     )
 
 

@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
-from unroll.errors import Refused, require
+from unroll.errors import Refused, bounded, first_line, require
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
@@ -113,15 +113,15 @@ class Reader:
                         parts = Path(info.filename).parts
                         require(
                             ".." not in parts and not Path(info.filename).is_absolute(),
-                            f"{path} contains {shortened(repr(info.filename))}, a path that leaves "
-                            "the archive: it is not read",
+                            f"{path} contains {bounded(repr(info.filename), QUOTED)}, a path that "
+                            "leaves the archive: it is not read",
                         )
                     for info in members:
                         with archive.open(info) as member:
                             yield f"{path}:{info.filename}", member
             except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
                 raise Refused(
-                    f"{path} cannot be read as a zip file: {first_line(error)}"
+                    f"{path} cannot be read as a zip file: {first_line(error, QUOTED)}"
                 ) from error
         elif path.suffix == ".gz":
             with opened(path) as packed, gzip.GzipFile(fileobj=packed) as file:
@@ -146,7 +146,7 @@ class Reader:
             try:
                 block = stream.read(BLOCK)
             except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                raise Refused(f"{name} is damaged: {first_line(error)}") from error
+                raise Refused(f"{name} is damaged: {first_line(error, QUOTED)}") from error
             pending = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(block, final=not block)
@@ -200,17 +200,3 @@ def content_hash(path: Path) -> bytes:
     """
     with opened(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, shortened."""
-    text = str(error).strip() or type(error).__name__
-    return shortened(text.splitlines()[0])
-
-
-def shortened(text: str) -> str:
-    """Text out of a file, made safe to quote in an error line: at most 200 characters, in one
-    line, with characters that cannot be printed replaced by U+FFFD."""
-    text = " ".join(text[: 2 * QUOTED].split())
-    text = "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
-    return text if len(text) <= QUOTED else f"{text[: QUOTED - 1]}\u2026"

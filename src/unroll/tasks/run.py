@@ -49,7 +49,9 @@ class Run:
         found = self.tracker.reuse(self.fingerprint) if reuse else None
         if found is None:
             return None
-        say(f"run {found} has finished with this very config: not run again (rerun=true would)")
+        say(
+            f"run {found} already finished with this config and is reused; rerun=true runs it again"
+        )
         return {"task": self.config.task.name, "run_id": found, "reused": True}
 
     @contextmanager

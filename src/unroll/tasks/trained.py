@@ -49,7 +49,12 @@ class Trained:
 
 def chosen_corpus(trained: Trained, config: Config, overrides: list[str]) -> CorpusConfig:
     """The corpus that the command line names, or the run's own."""
-    return config.data if any(word.startswith("data=") for word in overrides) else trained.data
+    return config.data if names_corpus(overrides) else trained.data
+
+
+def names_corpus(overrides: list[str]) -> bool:
+    """Whether the command line names a corpus."""
+    return any(word.startswith("data=") for word in overrides)
 
 
 def load_run(reference: str | None, config: Config, overrides: list[str]) -> Trained:
@@ -67,7 +72,7 @@ def load_run(reference: str | None, config: Config, overrides: list[str]) -> Tra
             "come from the run; leave it out",
         )
         require(
-            not key.startswith("data.") or key == "data.cache" or "data=" in " ".join(overrides),
+            not key.startswith("data.") or key == "data.cache" or names_corpus(overrides),
             f"{word} has no effect without data=: the corpus comes from the run, unless data= "
             "names another one",
         )

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from unroll.config import CONF
+from unroll.config import PLACES
+from unroll.folders import CONF
 
 if TYPE_CHECKING:
     from unroll.config import Config
 
 LONGEST = 80  # characters
-PLACES = ("tracking", "hydra", "data.path", "data.valid_path", "data.test_path", "data.cache")
-UNNAMED = (*PLACES, "threads", "rerun", "device")
+UNNAMED = (*PLACES, "tracking", "hydra", "threads", "rerun", "device")
 """Overrides that a name leaves out: where and how something runs, not what."""
 QUOTES = "'\""
 _RUN_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}\b")
