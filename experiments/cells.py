@@ -22,10 +22,9 @@ def answer(results: Results) -> Answer:
                 ranking(speed.speeds(results, list(CELLS)), "higher", ",.0f"),
             ),
             sentence(
-                "The models have {} (RNN), {} (LSTM) and {} (GRU) parameters. Embedding and "
-                "softmax, which hold {} of them, are the same for all three.",
+                "The models have {} (RNN), {} (LSTM) and {} (GRU) parameters, with embedding and "
+                "softmax, which are the same for all three.",
                 *(study.param(results[cell], "model.parameters") for cell in CELLS),
-                _shared(results),
             ),
         ],
         [
@@ -58,14 +57,6 @@ def answer(results: Results) -> Answer:
             study.texts(results, CELLS, 2),
         ],
     )
-
-
-def _shared(results: Results) -> str:
-    vocabulary, embedding, hidden = (
-        results["RNN"][0].value(key)
-        for key in ("data.vocabulary_size", "model.embedding_size", "model.hidden_size")
-    )
-    return f"{vocabulary * (embedding + hidden + 1):,.0f}"
 
 
 STUDY = Study(

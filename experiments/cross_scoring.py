@@ -99,7 +99,7 @@ def _by_label(result: dict[str, Any]) -> dict[str, Any]:
     return {
         "scores": {
             (name[item["reader"]], name.get(item["writer"], item["writer"]), item["mode"]): (
-                math.inf if item["perplexity"] is None else item["perplexity"]
+                _perplexity(item)
             )
             for item in result["scores"]
         },
@@ -108,6 +108,13 @@ def _by_label(result: dict[str, Any]) -> dict[str, Any]:
             for item in result["texts"]
         },
     }
+
+
+def _perplexity(item: dict[str, Any]) -> float:
+    """A result has null for what JSON cannot hold: nothing scored, or infinity."""
+    if item["perplexity"] is None:
+        return math.inf if item["tokens"] else math.nan
+    return float(item["perplexity"])
 
 
 def write_better(results: Results) -> Answer:
@@ -380,4 +387,5 @@ STUDY = Study(
         ),
     ),
     then=compare,
+    constants=("evaluation.protocol",),
 )

@@ -10,7 +10,7 @@ from experiments import cells, study
 from experiments.study import CELLS, Job, Question, Results, Study
 from unroll.report import plots
 from unroll.report.page import Answer, Table, sentence, shown
-from unroll.report.runs import Measured, Record, mean_of, measured
+from unroll.report.runs import Measured, measured
 from unroll.report.verdict import ranking, verdict
 
 PRECISIONS = ("float32", "int8")
@@ -44,7 +44,6 @@ def answer(results: Results) -> Answer:
         return {cell: figure_of(results, cell, precision, head) for cell in CELLS}
 
     small, large = of("MB on disk"), of("MB on disk", "float32")
-    outside = mean_of(measured(results[cell], _outside, 100) for cell in CELLS)
     return Answer(
         [
             sentence("By test perplexity in eight bits: {}", ranking(of("test perplexity"))),
@@ -52,12 +51,9 @@ def answer(results: Results) -> Answer:
                 "By milliseconds a token in eight bits: {}", ranking(of("ms a token"), form=".3f")
             ),
             sentence(
-                "On disk in eight bits: {} MB; in float32: {} MB. Embedding and softmax hold {}% "
-                "of the parameters, the mean over the cells, and depend on the size of the "
-                "vocabulary.",
+                "On disk in eight bits: {} MB; in float32: {} MB.",
                 study.listed(small, ".2f"),
                 study.listed(large, ".2f"),
-                shown(outside, ".0f"),
             ),
             sentence(
                 "What eight bits change, compared with float32. Milliseconds a token: {}. Test "
@@ -109,20 +105,6 @@ def answer(results: Results) -> Answer:
             ),
         ],
     )
-
-
-def _outside(record: Record) -> float:
-    """Share of the parameters in embedding and softmax."""
-    vocabulary, embedding, hidden, total = (
-        record.value(key)
-        for key in (
-            "data.vocabulary_size",
-            "model.embedding_size",
-            "model.hidden_size",
-            "model.parameters",
-        )
-    )
-    return vocabulary * (embedding + hidden + 1) / total
 
 
 STUDY = Study(

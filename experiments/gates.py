@@ -17,6 +17,8 @@ from unroll.report.verdict import verdict
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 """Matrices that a cell stacks."""
+UNTIED = ("layers", "bias", "tie_weights", "one_hot", "bidirectional", "softmax", "implementation")
+"""Keys of the model that ``width`` counts on."""
 EQUAL = {cell: f"{cell}, parameters of the LSTM" for cell in ("RNN", "GRU")}
 
 
@@ -109,4 +111,5 @@ STUDY = Study(
         ),
     ),
     then=equal_parameters,
+    constants=tuple(f"model.{key}" for key in UNTIED),
 )

@@ -224,4 +224,5 @@ STUDY = Study(
             answer,
         ),
     ),
+    constants=("evaluation.gradient_steps",),
 )

@@ -62,4 +62,5 @@ STUDY = Study(
     "indices",
     speed.timed(BASE, INPUTS),
     (Question("indices", "Why indices?", "Why turn words into indices?", answer, lab=2),),
+    constants=("model.embedding_dropout",),
 )

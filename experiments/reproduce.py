@@ -99,6 +99,11 @@ def reproduce(words: list[str], names: list[str]) -> int:
     rerun = compose([word for word in words if word.startswith("rerun=")]).rerun
     for name in names:
         require(name in STUDIES, unknown("study", name, STUDIES))
+    require(
+        not any(word.startswith("tracking=") for word in words),
+        "tracking= cannot be chosen here, because the report reads its runs from MLflow: leave it "
+        "out",
+    )
     jobs = os.environ.get("JOBS") or str(cpu_count())
     require(jobs.isdigit() and int(jobs) >= 1, f"JOBS={jobs}: must be an integer of at least 1")
     chosen = [STUDIES[name] for name in names or STUDIES]
@@ -143,7 +148,7 @@ def _facts(extra: list[str], jobs: str) -> list[str]:
         "section lists its runs with the commit of each",
         f"{platform.machine()}, Python {platform.python_version()}, {jobs} jobs of one thread; "
         "speeds are measured with one job at a time",
-        "corpus: " + (" ".join(extra) or "data=lee_news (300 + 50 news articles)"),
+        "corpus and settings: " + (" ".join(extra) or "data=lee_news, 300 + 50 news articles"),
         "every number links to its run; every comparison is paired by seed, with the 95% interval "
         "of the mean difference (Student's t), each for its own pair",
     ]

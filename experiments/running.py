@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,10 @@ from typing import Any
 from joblib import Parallel, delayed
 
 import unroll
-from experiments.study import Job, Results, Study
+from experiments.study import Job, Results, Study, places
 from unroll.app import compose, dispatch
-from unroll.config import Config, fingerprint, restored
-from unroll.errors import FAILED, explain, first_line
+from unroll.config import Config, fingerprint, flat, restored
+from unroll.errors import FAILED, explain, first_line, require
 from unroll.folders import CONF, HOME
 from unroll.registry import build
 from unroll.report.page import Section
@@ -29,6 +30,9 @@ from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import STUDY, Family, reuse
 from unroll.tracking.ledger import write_atomically
 from unroll.tracking.store import all_finished, connect, experiment_id
+
+KEY = "job"
+"""Tag of a run: the key of the job that it was made for."""
 
 
 @dataclass
@@ -46,7 +50,9 @@ class Planned:
     study: Study
     job: Job
     config: Config
-    fingerprint: str
+    key: str
+    """Equal for jobs that one run can serve. A job that measures time is served by a run that was
+    alone on this machine; one that reads runs by a run of the same words."""
 
 
 @dataclass
@@ -63,10 +69,10 @@ class Session:
     failures: dict[str, Failure] = field(default_factory=dict)
     """By the name of the study."""
     _records: dict[str, Record] = field(default_factory=dict)
-    """By fingerprint."""
+    """By key."""
     _families: dict[str, Family] = field(default_factory=dict)
     _errors: dict[str, Failure] = field(default_factory=dict)
-    """By fingerprint."""
+    """By key."""
     _started: float = field(default_factory=time.monotonic)
 
     def run(self, studies: Sequence[Study]) -> dict[str, Results]:
@@ -79,8 +85,12 @@ class Session:
         try:
             first = {study.name: study.jobs for study in studies}
             self._carry_out(studies, first, results)
-            then = [study for study in studies if study.then and study.name not in self.failures]
-            later = {study.name: study.then(results[study.name]) for study in then if study.then}
+            later: dict[str, tuple[Job, ...]] = {}
+            for study in studies:
+                if study.then is not None and study.name not in self.failures:
+                    with self._guarded(study):
+                        later[study.name] = study.then(results[study.name])
+            then = [study for study in studies if study.name in later]
             self._carry_out(then, later, results)
             ended = "FINISHED"
         finally:
@@ -100,24 +110,23 @@ class Session:
                 planned[study.name] = self._plan(study, jobs[study.name])
         every = [item for plan in planned.values() for item in plan]
         self._find(every)
-        # of equal jobs the first is run, but one that must run alone wins
-        unique = {item.fingerprint: item for item in reversed(every)}
-        unique |= {item.fingerprint: item for item in every if item.job.alone}
+        unique: dict[str, Planned] = {}
+        for item in every:
+            unique.setdefault(item.key, item)
         todo = [item for key, item in unique.items() if key not in self._records]
-        todo.sort(key=every.index)
         if every:
             there = len(unique) - len(todo)
             print(f"{len(todo)} jobs to run, {there} are finished", flush=True)
         self._make(todo)
         for study in studies:
             plan = planned.get(study.name, [])
-            failed = [self._errors[x.fingerprint] for x in plan if x.fingerprint in self._errors]
+            failed = [self._errors[x.key] for x in plan if x.key in self._errors]
             if failed:
                 self.failures.setdefault(study.name, failed[0])
                 continue
             self._adopt(study, plan)
             for item in plan:
-                record = self._records[item.fingerprint]
+                record = self._records[item.key]
                 results[study.name].setdefault(item.job.label, []).append(record)
 
     @contextlib.contextmanager
@@ -127,16 +136,20 @@ class Session:
             yield
         except Exception as error:
             line, code = explain(error)
-            if line is None:
-                raise
+            line = line or f"{type(error).__name__}: {first_line(error)}"
             self.failures[study.name] = Failure(line, code)
 
     def _plan(self, study: Study, jobs: Sequence[Job]) -> list[Planned]:
+        require_varied(study, jobs, study.words(self.extra))
         plan = []
-        for job in study.planned(jobs, self.extra):
+        for job in jobs:
+            job = study.with_overrides(job, self.extra)
             config = composed(job.overrides)
             corpus: str = build("data", config.data).fingerprint()
-            plan.append(Planned(study, job, config, fingerprint(config, corpus)))
+            key = fingerprint(config, corpus)
+            if job.alone:
+                key = f"alone on {platform.node()}: {key}"
+            plan.append(Planned(study, job, config, key))
         return plan
 
     def _find(self, planned: Sequence[Planned]) -> None:
@@ -148,9 +161,10 @@ class Session:
         place = Path(tracking.directory)
         client = connect(place)
         known = all_finished(client, experiment_id(client, place, tracking.experiment))
+        known |= {run.data.tags[KEY]: run for run in known.values() if KEY in run.data.tags}
         for item in planned:
-            if item.fingerprint in known:
-                self._records[item.fingerprint] = Record(client, known[item.fingerprint])
+            if item.key in known:
+                self._records[item.key] = Record(client, known[item.key])
 
     def _make(self, todo: Sequence[Planned]) -> None:
         """Run jobs: those side by side first, then one at a time those that measure time."""
@@ -170,10 +184,11 @@ class Session:
                     flush=True,
                 )
                 if failure is not None:
-                    self._errors[item.fingerprint] = failure
+                    self._errors[item.key] = failure
                 else:
                     client = self._family(item).client
-                    self._records[item.fingerprint] = Record(client, client.get_run(run_id))
+                    client.set_tag(run_id, KEY, item.key)
+                    self._records[item.key] = Record(client, client.get_run(run_id))
 
     def _family(self, item: Planned) -> Family:
         """The parent run of a study in the store, opened when the first job of it is run."""
@@ -189,7 +204,7 @@ class Session:
         if study.name in self._families:
             family = self._families[study.name]
             for item in plan:
-                reuse(family.client, family.run_id, self._records[item.fingerprint].run)
+                reuse(family.client, family.run_id, self._records[item.key].run)
 
 
 def _run(item: Planned, index: int, parent: str) -> tuple[str, Failure | None]:
@@ -200,7 +215,7 @@ def _run(item: Planned, index: int, parent: str) -> tuple[str, Failure | None]:
     study, job = item.study.name, item.job
     places: Any = {"parent": parent, "study": study, "label": job.label}
     config = replace(item.config, tracking=replace(item.config.tracking, **places))
-    stamp = time.strftime("%Y-%m-%d/%H-%M-%S")
+    stamp = f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{time.time_ns() % 10**9:09d}"
     directory = HOME / "outputs" / "studies" / f"{stamp}-{study}-{index}-{os.getpid()}"
     directory.mkdir(parents=True)
     log_path = directory / "log.txt"
@@ -213,6 +228,38 @@ def _run(item: Planned, index: int, parent: str) -> tuple[str, Failure | None]:
             line, code = explain(error)
             reason = line or f"{type(error).__name__}: {first_line(error)}; see {log_path}"
             return "", Failure(f"{job.label}: {reason}", code if line else FAILED)
+
+
+def require_varied(study: Study, jobs: Sequence[Job], words: Sequence[str]) -> None:
+    """Raise ``Refused`` for an override that would make jobs alike, or change what the answers of
+    the study take as given.
+
+    Jobs are compared by what they compose to. Those that measure time are a group of their own.
+    """
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0].replace("/", ".")
+        require(
+            key not in study.constants,
+            f"{word} sets {key}, which study {study.name} needs as it is: leave it out, or leave "
+            "the study out with STUDIES=",
+        )
+        for alone in (False, True):
+            values = {
+                str(composed_value(study.with_overrides(job, places(words)), key))
+                for job in jobs
+                if job.alone == alone and not (job.fixed or job.reads_runs)
+            }
+            require(
+                len(values) < 2,
+                f"{word} sets {key}, which study {study.name} varies: leave it out, or leave the "
+                "study out with STUDIES=",
+            )
+
+
+def composed_value(job: Job, key: str) -> object:
+    """The value of a key, or the name of what a group selects, in the config of a job."""
+    values = flat(composed(job.overrides))
+    return values.get(key, values.get(f"{key}.name"))
 
 
 def sections(study: Study, results: Results) -> list[Section]:
@@ -259,6 +306,8 @@ def composed(words: Sequence[str]) -> Config:
 def _schema() -> str:
     """A hash of everything that decides what an override means."""
     digest = hashlib.blake2b()
-    for path in sorted([*CONF.rglob("*.yaml"), *Path(unroll.__file__).parent.rglob("config.py")]):
+    package = Path(unroll.__file__).parent
+    sources = [*package.rglob("config.py"), package / "overrides.py", package / "registry.py"]
+    for path in sorted([*CONF.rglob("*.yaml"), *sources]):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from unroll.errors import require
 from unroll.report import plots
 from unroll.report.page import Answer, Drawing, Table, Text, linked, number, shown
 from unroll.report.plots import Panel
@@ -31,6 +30,13 @@ class Job:
     overrides: tuple[str, ...]
     alone: bool = False
     """Whether it measures time, so that no other job may run beside it."""
+    fixed: bool = False
+    """Whether the overrides of the command leave it alone."""
+
+    @property
+    def reads_runs(self) -> bool:
+        """Whether model and data come from runs that exist."""
+        return any(word.startswith(("run=", "task.runs=")) for word in self.overrides)
 
 
 def grid(
@@ -67,6 +73,8 @@ class Study:
     """Jobs that need the runs of the first ones."""
     own_data: bool = False
     """Whether the study brings its own data: overrides meant for other studies do not apply."""
+    constants: tuple[str, ...] = ()
+    """Keys that its answers take as they are, so that an override of them is refused."""
     corpus: str | None = None
     """The corpus without which the study is skipped: an option of ``data``. The environment
     variable of that name in capitals gives its path."""
@@ -84,58 +92,18 @@ class Study:
         path = [] if self.corpus is None else [f"data.path={os.environ[self.corpus.upper()]}"]
         return [*places(extra), *path]
 
-    def planned(self, jobs: Sequence[Job], extra: Sequence[str]) -> list[Job]:
-        """Jobs with the overrides of the command, which win over their own.
-
-        Raises:
-            Refused: an override sets a key that the study varies, which would make jobs alike.
-        """
+    def with_overrides(self, job: Job, extra: Sequence[str]) -> Job:
+        """A job with the overrides of the command, which win over its own."""
         words = self.words(extra)
-        varied = varied_keys(jobs)
-        for word in words:
-            key = _key(word)
-            require(
-                key not in varied,
-                f"{word} sets {key}, which study {self.name} varies: leave it out, or leave the "
-                "study out with STUDIES=",
-            )
-        return [
-            Job(
-                job.label,
-                (*job.overrides, *(places(words) if _reads_runs(job) else words)),
-                job.alone,
-            )
-            for job in jobs
-        ]
+        if job.fixed or job.reads_runs:
+            words = places(words)
+        return replace(job, overrides=(*job.overrides, *words))
 
 
 def places(words: Iterable[str]) -> list[str]:
     """The overrides that say where things are stored, not what is run."""
-    return [word for word in words if word.startswith(("tracking.", "data.cache="))]
-
-
-def varied_keys(jobs: Sequence[Job]) -> set[str]:
-    """The keys that do not have the same value in all of these jobs; jobs that measure time are
-    not compared with the others."""
-    varied = set()
-    for alone in (False, True):
-        settings = [
-            {_key(word): word.partition("=")[2] for word in job.overrides}
-            for job in jobs
-            if job.alone == alone and not _reads_runs(job)
-        ]
-        keys = {key for setting in settings for key in setting}
-        varied |= {key for key in keys if len({each.get(key) for each in settings}) > 1}
-    return varied
-
-
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0].replace("/", ".")
-
-
-def _reads_runs(job: Job) -> bool:
-    """Whether model and data come from runs that exist."""
-    return any(word.startswith(("run=", "task.runs=")) for word in job.overrides)
+    kept = ("tracking.directory=", "tracking.experiment=", "data.cache=")
+    return [word for word in words if word.startswith(kept)]
 
 
 @dataclass(frozen=True)

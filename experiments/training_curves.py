@@ -41,10 +41,10 @@ def answer(results: Results) -> Answer:
                 compared(norm, "neither"),
             ),
             sentence(
-                "Validation loss beside the training loss of the last epoch: for the RNN, {}; for "
-                "the LSTM, {}. The two are not the same measurement: the training loss is a mean "
-                "over the epoch with dropout on, the validation loss is taken at its end with "
-                "dropout off.",
+                "Validation loss compared with the training loss of the last whole epoch: for the "
+                "RNN, {}; for the LSTM, {}. The two are not the same measurement: the training "
+                "loss is a mean over the epoch with dropout on, the validation loss is taken at "
+                "its end with dropout off.",
                 *(
                     verdict(("validation", "training"), valid[cell], train[cell], "neither", ".2f")
                     for cell in pair
@@ -66,7 +66,7 @@ def answer(results: Results) -> Answer:
                 [
                     Column("loss a tenth of the way", _early, ".3f"),
                     Column("loss at the end", _end, ".3f"),
-                    Column("training loss, last epoch", "train/epoch_loss", ".3f"),
+                    Column("training loss, last whole epoch", "train/epoch_loss", ".3f"),
                     Column("validation loss", "valid/loss", ".3f"),
                     Column("largest gradient norm", _largest_norm, ".2f"),
                 ],

@@ -258,7 +258,10 @@ STUDY = Study(
     "zipf",
     (
         Job(LABEL, tuple(COUNTED.split())),
-        *(Job(f"bias {bias}", (*SMALL_RNN.split(), f"model.bias={bias}")) for bias in BY_HAND),
+        *(
+            Job(f"bias {bias}", (*SMALL_RNN.split(), f"model.bias={bias}"), fixed=True)
+            for bias in BY_HAND
+        ),
     ),
     (Question("zipf", "The text", QUESTION, answer),),
 )

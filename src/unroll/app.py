@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ def command(words: list[str]) -> int:
         print(usage())
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors and prints none
+    terminate_as_interrupt()
     job, status = Job(), "FAILED"
     try:
         sys.argv[1:] = to_hydra_command(words)
@@ -67,6 +70,12 @@ def command(words: list[str]) -> int:
         return INTERRUPTED
     finally:
         Multirun.close(status)
+
+
+def terminate_as_interrupt() -> None:
+    """Treat SIGTERM as Ctrl-C, so that the run in the store ends as KILLED."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class Job:

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,16 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def fingerprint(config: Config, corpus_fingerprint: str) -> str:
     """A hash of everything that decides the figures of a training: the config without the places
-    where files are kept, the content of the corpus in place of its path, and the source code."""
+    where files are kept (a curve depends on ``tracking.every``), the content of the corpus in place
+    of its path, the source code, and the version of PyTorch."""
     values = flat(config)
-    kept = {key: value for key, value in values.items() if not key.startswith(PLACES)}
+    kept = {
+        key: value
+        for key, value in values.items()
+        if not key.startswith(PLACES) or key == "tracking.every"
+    }
     kept.pop("rerun")
-    recipe = [source_fingerprint(), corpus_fingerprint, kept]
+    recipe = [source_fingerprint(), version("torch"), corpus_fingerprint, kept]
     text = json.dumps(recipe, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -204,8 +204,8 @@ def test_a_matrix_names_runs_by_their_cells_and_reads_null_as_infinite() -> None
         "runs": [{"run_id": "a", "model": "rnn"}, {"run_id": "b", "model": "lstm"}],
         "texts": [{"writer": "a", "mode": "greedy", "samples": []}],
         "scores": [
-            {"reader": "b", "writer": "a", "mode": "greedy", "perplexity": 7.0},
-            {"reader": "a", "writer": "test", "mode": None, "perplexity": None},
+            {"reader": "b", "writer": "a", "mode": "greedy", "perplexity": 7.0, "tokens": 5},
+            {"reader": "a", "writer": "test", "mode": None, "perplexity": None, "tokens": 5},
         ],
     }
     record: Any = Stored("run", Job("", ()), 1)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiments.running import Session, failed_sections, sections
-from experiments.study import CELLS, Job, Question, Study, grid, varied_keys
+from experiments.running import Session, failed_sections, require_varied, sections
+from experiments.study import CELLS, Job, Question, Study, grid
 
 from experiments import cells, forecast, reproduce
-from unroll.app import compose
+from unroll.app import compose, dispatch
 from unroll.errors import Refused
 from unroll.report import page
 from unroll.report.page import Answer
@@ -53,7 +53,7 @@ def test_every_job_of_every_study_composes_and_no_two_are_the_same(
     study = reproduce.STUDIES[name]
     if study.corpus is not None:
         monkeypatch.setenv(study.corpus.upper(), "somewhere")
-    jobs = study.planned(study.jobs, [])
+    jobs = [study.with_overrides(job, []) for job in study.jobs]
     assert len({job.overrides for job in jobs}) == len(jobs)
     for label in {job.label for job in jobs}:
         compose(next(job.overrides for job in jobs if job.label == label))
@@ -143,9 +143,75 @@ def test_an_override_of_a_key_that_the_study_varies_is_refused_and_other_studies
     assert section.failure == failure.reason
 
 
-def test_the_keys_that_jobs_vary_are_those_with_more_than_one_value() -> None:
-    jobs = (Job("a", ("x=1", "y=1", "data/batching=random")), Job("b", ("x=1", "y=2")))
-    assert varied_keys(jobs) == {"y", "data.batching"}
+@pytest.mark.parametrize(
+    ("name", "word", "refused"),
+    [
+        ("ngrams", "data.vocabulary.min_frequency=3", False),  # written by some jobs, equal in all
+        ("zipf", "model.hidden_size=64", False),  # the counts by hand are left alone
+        ("cells", "training.max_steps=4", False),  # set by the timed jobs alone
+        ("cells", "model.hidden_size=64", False),
+        ("hidden_size", "model.hidden_size=64", True),
+        ("cells", "seed=5", True),
+        ("gates", "model.layers=2", True),  # the widths are computed for one layer
+        ("gradient_flow", "evaluation.gradient_steps=20", True),
+        ("indices", "model.embedding_dropout=0.3", True),
+    ],
+)
+def test_only_overrides_that_make_jobs_alike_or_answers_false_are_refused(
+    name: str, word: str, refused: bool
+) -> None:
+    study = reproduce.STUDIES[name]
+    if refused:
+        with pytest.raises(Refused, match=f"study {name}"):
+            require_varied(study, study.jobs, [word])
+    else:
+        require_varied(study, study.jobs, [word])
+
+
+def test_a_run_that_names_a_study_is_not_taken_for_its_parent(tmp_path: Path) -> None:
+    own = compose([*SMALL, "experiment=study", "tracking.study=one", *places(tmp_path)])
+    directory = tmp_path / "own"
+    directory.mkdir()
+    made = dispatch(own, directory, [], reuse=False)["run_id"]
+    Session([*SMALL, *places(tmp_path)], parallel=1).run([small_study("one", seeds=(1,))])
+    ids = {run.info.run_id: run for run in parents(tmp_path)}
+    assert ids[made].data.tags.get("parent_of") is None
+    assert len(ids) == 2
+
+
+def test_a_timed_job_is_not_served_by_a_run_that_was_not_alone(tmp_path: Path) -> None:
+    words = ("experiment=study", "model=rnn", "seed=1")
+    question = Question("q", "Title", "Question?", nothing)
+    beside = Study("beside", (Job("RNN", words),), (question,))
+    timed = Study("timed", (Job("RNN", words, alone=True),), (question,))
+    extra = [*SMALL, *places(tmp_path)]
+    first = Session(extra, parallel=1).run([beside])["beside"]["RNN"][0].run_id
+    second = Session(extra, parallel=1).run([timed])["timed"]["RNN"][0].run_id
+    third = Session(extra, parallel=1).run([timed])["timed"]["RNN"][0].run_id
+    assert first != second == third
+
+
+def test_jobs_that_read_runs_are_reused_too(tmp_path: Path) -> None:
+    def deploy(results: Any) -> tuple[Job, ...]:
+        words = ("task=deploy", f"run={results['RNN'][0].run_id}", "task.timed=3", "task.tokens=50")
+        return (Job("deploy", words, alone=True),)
+
+    one = small_study("one", "rnn", (1,))
+    study = Study("one", one.jobs, one.questions, then=deploy)
+    extra = [*SMALL, *places(tmp_path)]
+    found = [Session(extra, parallel=1).run([study])["one"]["deploy"][0] for _ in range(2)]
+    assert found[0].run_id == found[1].run_id
+
+
+def test_follow_up_jobs_that_cannot_be_made_fail_their_study_alone(tmp_path: Path) -> None:
+    def fails(results: Any) -> tuple[Job, ...]:
+        raise IndexError("no run")
+
+    one, two = small_study("one", "rnn", (1,)), small_study("two", "rnn", (1,))
+    session = Session([*SMALL, *places(tmp_path)], parallel=1)
+    results = session.run([Study("one", one.jobs, one.questions, then=fails), two])
+    assert list(results) == ["two"]
+    assert session.failures["one"].reason == "IndexError: no run"
 
 
 def test_a_job_that_fails_fails_its_study_alone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from unroll.errors import bounded
 from unroll.report.figures import keep
 from unroll.report.runs import Measured, Record
 
@@ -190,8 +191,8 @@ def _kept(drawing: Drawing, folder: Path) -> str:
     """Write one figure; the error in one line, or nothing."""
     try:
         keep(drawing.figure, folder / drawing.name)
-    except (ValueError, ArithmeticError, RuntimeError) as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    except Exception as error:  # whatever matplotlib raises, the other sections are written
+        return bounded(f"{type(error).__name__}: {error}", 300)
     return ""
 
 

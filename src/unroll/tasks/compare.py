@@ -70,12 +70,12 @@ def compare(
     """Let every run write, and let every run score what each has written."""
     require_whole_texts(config.evaluation)
     readers = load_runs(task, config, overrides)
-    ids = [reader.run_id for reader in readers]
-    run = Run(replace(config, task=replace(task, runs=ids)), directory, overrides)
+    corpus = chosen_corpus(readers[0], config, overrides)
+    config = identified(task, config, readers, corpus)
+    run = Run(config, directory, overrides)
     found = run.finished_before(reuse)
     if found:
         return found
-    corpus = chosen_corpus(readers[0], config, overrides)
     splits = [reader.read(corpus, config.data.cache) for reader in readers]
     people = real_texts(corpus, splits[0], config.sampling)
     prefixes = chosen_prefixes(config.sampling, people)
@@ -92,6 +92,16 @@ def compare(
         result = run.keep(result, main_figures(measures, scores))
     show(measures, scores)
     return result
+
+
+def identified(
+    task: CompareConfig, config: Config, readers: list[Trained], corpus: CorpusConfig
+) -> Config:
+    """The config with the corpus and the checkpoints that ``task.runs`` names, as parts of its
+    fingerprint."""
+    runs = [f"{reader.run_id} at step {reader.step}" for reader in readers]
+    data = replace(corpus, cache=config.data.cache)
+    return replace(config, task=replace(task, runs=runs), data=data)
 
 
 def require_whole_texts(config: EvaluationConfig) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PARENT = "UNROLL_PARENT_RUN"
 """Environment variable that gives the jobs of a multirun, in any process, their parent."""
 PARENT_TAG, REUSED, STUDY = "mlflow.parentRunId", "reused.", "study"
+PARENT_OF = "parent_of"
+"""Tag of the parent of a study, which a run that only names its study does not have."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,11 @@ class Family:
         client = connect(directory)
         with locked(directory), store_errors(directory):
             experiment = experiment_id(client, directory, config.experiment)
-            found = [
-                run
-                for run in search(client, experiment, f"tags.{STUDY} = '{study}'")
-                if PARENT_TAG not in run.data.tags
-            ]
+            found = search(client, experiment, f"tags.{PARENT_OF} = '{study}'")
             if found:
                 return cls(client, experiment, str(found[-1].info.run_id))
             # its children come from many commits: each of them names its own
-            tags = source_tags(UNKNOWN) | dict(tags)
+            tags = source_tags(UNKNOWN) | dict(tags) | {PARENT_OF: study}
             run = client.create_run(experiment, run_name=name, tags=tags)
         return cls(client, experiment, str(run.info.run_id))
 
