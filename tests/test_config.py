@@ -24,13 +24,21 @@ def source(tmp_path: Path) -> Path:
 
 def test_a_fingerprint_follows_the_figures_and_not_the_places() -> None:
     base = compose([])
-    assert fingerprint(base, "c") == fingerprint(compose(["tracking.every=3"]), "c")
+    assert fingerprint(base, "c") == fingerprint(compose(["tracking.directory=/elsewhere"]), "c")
     assert fingerprint(base, "c") == fingerprint(compose(["data.cache=/elsewhere"]), "c")
+    assert fingerprint(base, "c") != fingerprint(compose(["tracking.every=3"]), "c")  # curves
     assert fingerprint(base, "c") != fingerprint(compose(["seed=2"]), "c")
     assert fingerprint(base, "c") != fingerprint(base, "another corpus")
     other = copy.copy(base)
     object.__setattr__(other, "precision", "bfloat16")  # refused for now
     assert fingerprint(base, "c") != fingerprint(other, "c")
+
+
+def test_a_fingerprint_follows_the_version_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose([])
+    before = fingerprint(config, "c")
+    monkeypatch.setattr("unroll.config.version", lambda package: "0.0")
+    assert fingerprint(config, "c") != before
 
 
 def test_a_fingerprint_follows_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
