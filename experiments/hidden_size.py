@@ -8,7 +8,7 @@ from unroll.report import plots
 from unroll.report.page import Answer, sentence
 from unroll.report.verdict import verdict
 
-SIZES = (32, 64, 128, 256)
+SIZES = (64, 128, 256)
 LABELS = {(cell, size): f"{cell}, {size} units" for cell in CELLS for size in SIZES}
 
 
