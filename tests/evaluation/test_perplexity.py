@@ -290,7 +290,7 @@ def test_scoring_leaves_dropout_out_and_the_model_as_it_was(model, setting, stre
 
 @pytest.mark.parametrize("protocol", ["stream", "document", "last"])
 def test_a_bidirectional_model_is_not_scored_on_words_it_has_seen(model, setting, stream, protocol):
-    with pytest.raises(Refused, match=r"take evaluation\.protocol=window"):
+    with pytest.raises(Refused, match=r"set evaluation\.protocol=window"):
         score(model(bidirectional=True), stream, setting(protocol), UNKNOWN)
 
 

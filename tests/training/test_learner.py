@@ -7,8 +7,8 @@ import statistics
 
 import pytest
 
-from unroll.evaluation.perplexity import Score
-from unroll.training.learner import WARM_UP_STEPS, Outcome, perplexity
+from unroll.evaluation.perplexity import Score, perplexity
+from unroll.training.learner import WARM_UP_STEPS, Outcome
 
 
 def outcome(steps: list[tuple[float, int]]) -> Outcome:

@@ -195,7 +195,7 @@ def test_scaling_a_gradient_does_not_change_the_numbers_of_the_state(model, cell
         (["training.truncation.steps=4"], "steps"),
         (
             ["training.truncation=fixed", "model.bidirectional=true", *WINDOWS],
-            "take training.truncation=full",
+            "set training/truncation=full",
         ),
     ],
 )
