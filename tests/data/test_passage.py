@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from unroll.config import Config
 from unroll.data.passage import Passage, divided
-from unroll.data.token_stream import learn
 from unroll.data.vocabulary import SPECIALS, Vocabulary
+from unroll.registry import build
 
 TOKENIZERS = ["word", "character", "subword"]
 CORPUS = ["the <unk> of a bank", "<unk> <eos> <pad> <bos> caf\u00e9 na\u00efve", "a b c , d"] * 40
@@ -22,10 +23,14 @@ SPECIAL = range(len(SPECIALS))
 @pytest.fixture(scope="module")
 def learned(composed: Callable[..., Config]) -> Callable[[str], tuple[Any, Vocabulary]]:
     """Tokenizer and vocabulary of a corpus that spells every special many times."""
-    from datasets import Dataset
-
-    table = Dataset.from_dict({"text": CORPUS})
-    made = {name: learn(composed(f"data/tokenizer={name}").data, table) for name in TOKENIZERS}
+    made = {}
+    for name in TOKENIZERS:
+        config = composed(f"data/tokenizer={name}").data
+        tokenizer = build("data/tokenizer", config.tokenizer)
+        tokenizer.train(CORPUS)
+        counts = Counter(token for text in CORPUS for token in tokenizer.tokenize(text))
+        vocabulary = Vocabulary.from_counts(counts, config.vocabulary, tokenizer.inventory)
+        made[name] = tokenizer, vocabulary
     return made.__getitem__
 
 

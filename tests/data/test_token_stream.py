@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unroll.data import token_stream
 from unroll.data.config import VocabularyConfig
 from unroll.data.token_stream import TokenStream, encode
-from unroll.data.vocabulary import SPECIALS, Vocabulary
+from unroll.data.vocabulary import END, SPECIALS, Vocabulary
+from unroll.errors import Refused
 from unroll.registry import build
 
 LINES = {
@@ -76,6 +80,98 @@ def test_a_stream_holds_the_ids_that_plain_python_gives(corpus, append_eos):
         assert stream.characters == sum(map(len, LINES[split]))
         assert (stream.tokens.dtype, stream.offsets.dtype) == (np.int32, np.int64)
         assert isinstance(stream.tokens, np.memmap)
+
+
+class Written:
+    """A corpus whose documents are given."""
+
+    def __init__(self, tables: dict[str, list[str]]) -> None:
+        from datasets import Dataset
+
+        self.tables = {name: Dataset.from_dict({"text": texts}) for name, texts in tables.items()}
+
+    def fingerprint(self) -> str:
+        return "written"
+
+    def read(self):
+        return self.tables
+
+    def where(self, split: str) -> str:
+        return split
+
+
+def plain(config, tables: dict[str, list[str]]):
+    """Tokenizer, vocabulary, and ids and ends of each split, one document after another: the
+    training split is read twice."""
+    tokenizer = build("data/tokenizer", config.tokenizer)
+    tokenizer.train(tables["train"])
+    counts: Counter[str] = Counter()
+    for text in tables["train"]:
+        counts.update(tokenizer.tokenize(text))
+    vocabulary = Vocabulary.from_counts(counts, config.vocabulary, tokenizer.inventory)
+    streams = {}
+    for split, texts in tables.items():
+        ids, ends = [], [0]
+        for text in texts:
+            tokens = tokenizer.tokenize(text) + [END] * config.append_eos
+            ids += vocabulary.encode(tokens).tolist()
+            ends.append(len(ids))
+        streams[split] = ids, ends, sum(map(len, texts))
+    return tokenizer, vocabulary, streams
+
+
+WORDS = st.text(alphabet="abA\u03a3 \n\u2028\u0130<>1,", max_size=12) | st.sampled_from(
+    ["<eos> <unk>", "the cat  sat", "\u5206\u5f00 \U0001f600", "a \u03a3\u03a3 b\u03a3", ""]
+)
+TEXTS = st.lists(WORDS, min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize("tokenizer", ["word", "character", "subword"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_encoding_in_blocks_equals_encoding_one_document_after_another(composed, tokenizer, data):
+    tables = {split: data.draw(TEXTS) for split in LINES}
+    frequent = data.draw(st.sampled_from([VocabularyConfig(1, None), VocabularyConfig(2, 8)]))
+    with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_stream, "CHARACTERS_AT_ONCE", data.draw(st.integers(1, 80)))
+        patch.setattr(token_stream, "IDS_AT_ONCE", data.draw(st.integers(1, 50)))
+        config = replace(
+            composed(f"data/tokenizer={tokenizer}").data,
+            vocabulary=frequent,
+            append_eos=data.draw(st.booleans()),
+            cache=cache,
+        )
+        learned, vocabulary, streams = plain(config, tables)
+        if any(ends[-1] == 0 for _, ends, _ in streams.values()) or not any(
+            learned.tokenize(text) for text in tables["train"]
+        ):
+            with pytest.raises(Refused, match="contains no token"):
+                encode(config, Written(tables))
+            return
+        found = encode(config, Written(tables))
+        assert found.vocabulary.tokens == vocabulary.tokens
+        assert found.tokenizer.to_json() == learned.to_json()
+        assert list(found.streams) == list(tables)
+        for split, (ids, ends, characters) in streams.items():
+            stream = found.streams[split]
+            assert (stream.tokens.tolist(), stream.offsets.tolist()) == (ids, ends)
+            assert stream.characters == characters
+        files = {path.name for path in (Path(cache) / "streams" / found.fingerprint).iterdir()}
+        assert files == {"vocabulary.json", "tokenizer.json", "meta.json"} | {
+            f"{split}.{part}" for split in tables for part in ("tokens", "offsets")
+        }
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=9)), st.integers(1, 40))
+def test_blocks_hold_all_documents_in_order_and_few_characters(documents, at_once):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_stream, "CHARACTERS_AT_ONCE", at_once)
+        found = list(token_stream.blocks(documents))
+    assert [text for block in found for text in block] == documents
+    for block in found:
+        assert block
+        assert sum(len(text) + 1 for text in block[:-1]) < at_once
 
 
 def test_nothing_is_learned_from_documents_that_are_held_out(corpus):
@@ -217,6 +313,9 @@ class Breaking:
         if self.left < 0:
             raise RuntimeError("in the middle")
         return text.split()
+
+    def tokenize_all(self, texts: list[str]) -> list[list[str]]:
+        return list(map(self.tokenize, texts))
 
     def to_json(self) -> str:
         return "{}"

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unroll.data.config import CharacterConfig, SubwordConfig, WordConfig
-from unroll.data.tokenizer import CharacterTokenizer, SubwordTokenizer, WordTokenizer, tokenize_all
+from unroll.data.tokenizer import CharacterTokenizer, SubwordTokenizer, WordTokenizer
 from unroll.data.vocabulary import SPECIALS, Vocabulary
 from unroll.errors import Refused
 from unroll.registry import build
@@ -91,6 +91,19 @@ def test_no_subword_of_any_text_is_unknown_to_the_vocabulary(trained, text):
     assert set(trained.tokenize(text)) <= set(trained.inventory)
 
 
+@settings(max_examples=40, deadline=None)
+@given(texts=st.lists(st.text() | st.text(alphabet="the cat og,", max_size=30), max_size=6))
+@example(texts=[NASTY, "", NASTY])
+def test_many_texts_at_once_give_the_tokens_of_each(trained, texts):
+    tokenizers = [
+        trained,
+        WordTokenizer(WordConfig("word", lower=True)),
+        CharacterTokenizer(CharacterConfig("character", lower=True)),
+    ]
+    for tokenizer in tokenizers:
+        assert tokenizer.tokenize_all(texts) == [tokenizer.tokenize(text) for text in texts]
+
+
 def test_learning_subwords_twice_gives_the_same_tokenizer(trained):
     assert subword().to_json() == trained.to_json()
 
@@ -106,7 +119,7 @@ def test_every_tokenizer_goes_through_registry_vocabulary_and_restoring(composed
     first, second = build("data/tokenizer", config), build("data/tokenizer", config)
     first.train(TEXTS)
     second.restore(first.to_json())
-    tokens = [token for document in tokenize_all(first, TEXTS) for token in document]
+    tokens = [token for document in first.tokenize_all(TEXTS) for token in document]
     assert tokens == [token for text in TEXTS for token in second.tokenize(text)]
     vocabulary = Vocabulary([*SPECIALS, *dict.fromkeys(tokens)])
     ids = vocabulary.encode(first.tokenize(TEXTS[0])).tolist()

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unroll.data.config import VocabularyConfig
-from unroll.data.vocabulary import SPECIALS, Vocabulary
+from unroll.data.vocabulary import SPECIALS, FirstSeen, Vocabulary
 from unroll.errors import Refused
 
 WORDS = st.lists(st.text(alphabet='abc<unk>é\u2028\n"\\', max_size=4), max_size=60)
@@ -90,3 +90,13 @@ def test_a_list_that_is_no_vocabulary_is_not_taken_for_one(tokens):
 def test_bounds_that_leave_no_room_for_a_word_are_refused(min_frequency, max_size):
     with pytest.raises(Refused, match=r"data\.vocabulary\."):
         VocabularyConfig(min_frequency, max_size)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(WORDS, max_size=4))
+def test_numbers_are_given_in_the_order_in_which_tokens_are_first_seen(parts):
+    numbers = FirstSeen()
+    found = [numbers.encode(part).tolist() for part in parts]
+    seen = list(dict.fromkeys(word for part in parts for word in part))
+    assert numbers.tokens == seen
+    assert found == [[seen.index(word) for word in part] for part in parts]

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from unroll.data.config import CorpusConfig
 from unroll.data.corpus import TEXT, Corpus
-from unroll.data.tokenizer import Tokenizer, tokenize_all
-from unroll.data.vocabulary import END, Vocabulary
+from unroll.data.tokenizer import Tokenizer
+from unroll.data.vocabulary import END, FirstSeen, Vocabulary
 from unroll.errors import require
 from unroll.registry import build
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # increase it when the same settings and files give other ids
 RELEASE_AFTER = 1 << 23  # ids read before their memory pages are released
+CHARACTERS_AT_ONCE = 1 << 20  # of the documents that are tokenized together
+IDS_AT_ONCE = 1 << 20  # that are counted or replaced together
 
 Ids = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
@@ -148,12 +150,14 @@ def _write(
     tables = corpus.read()
     work = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
     try:
+        meta = {}
         if tokenizer is None or vocabulary is None:
-            tokenizer, vocabulary = learn(config, tables["train"])
-        meta = {
-            split: _write_stream(work / split, table, tokenizer, vocabulary, config.append_eos)
-            for split, table in tables.items()
-        }
+            tokenizer, vocabulary, meta["train"] = _learn(work / "train", config, tables["train"])
+        for split in tables:
+            if split not in meta:
+                meta[split] = _write_stream(
+                    work / split, tables[split], tokenizer, vocabulary, config.append_eos
+                )
         for split, (tokens, _) in meta.items():
             require(tokens > 0, f"{corpus.where(split)}: the {split} split contains no token")
         (work / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
@@ -164,15 +168,41 @@ def _write(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def learn(config: CorpusConfig, table: Dataset) -> tuple[Tokenizer, Vocabulary]:
-    """Tokenizer and vocabulary, learned from a training table."""
+def _learn(
+    stem: Path, config: CorpusConfig, table: Dataset
+) -> tuple[Tokenizer, Vocabulary, tuple[int, int]]:
+    """Learn tokenizer and vocabulary from a training table, and write it as a stream.
+
+    The text is read and split once: it is written with the numbers of ``FirstSeen``, these are
+    counted, and then replaced by the ids.
+    """
     tokenizer: Tokenizer = build("data/tokenizer", config.tokenizer)
     tokenizer.train(texts(table))
-    counts: Counter[str] = Counter()
-    for tokens in tokenize_all(tokenizer, texts(table)):
-        counts.update(tokens)
-    require(counts, f"data={config.name}: the training split contains no token")
-    return tokenizer, Vocabulary.from_counts(counts, config.vocabulary, tokenizer.inventory)
+    numbers = FirstSeen()
+    meta = _write_stream(stem, table, tokenizer, numbers, config.append_eos)
+    seen, ends = numbers.tokens, len(table) if config.append_eos else 0
+    require(meta[0] > ends, f"data={config.name}: the training split contains no token")
+    numbered = stem.with_suffix(".numbers")
+    os.replace(stem.with_suffix(".tokens"), numbered)
+    counts = np.zeros(len(seen), np.int64)
+    for part in _parts(numbered):
+        counts += np.bincount(part, minlength=len(seen))
+    # with append_eos <eos> is counted too, but its place in a vocabulary does not depend on it
+    found = Counter(dict(zip(seen, counts.tolist(), strict=True)))
+    vocabulary = Vocabulary.from_counts(found, config.vocabulary, tokenizer.inventory)
+    ids = vocabulary.encode(seen)
+    with stem.with_suffix(".tokens").open("wb") as file:
+        for part in _parts(numbered):
+            ids[part].tofile(file)
+    numbered.unlink()
+    return tokenizer, vocabulary, meta
+
+
+def _parts(path: Path) -> Iterator[Ids]:
+    """The ids of a file, with ``IDS_AT_ONCE`` in memory at a time."""
+    with path.open("rb") as file:
+        while len(part := np.fromfile(file, np.int32, IDS_AT_ONCE)):
+            yield part
 
 
 def texts(table: Dataset) -> Iterator[str]:
@@ -180,8 +210,26 @@ def texts(table: Dataset) -> Iterator[str]:
     return chain.from_iterable(batch[TEXT] for batch in table.iter(batch_size=1000))
 
 
+def blocks(documents: Iterable[str]) -> Iterator[list[str]]:
+    """The documents in lists of about ``CHARACTERS_AT_ONCE`` characters."""
+    block: list[str] = []
+    characters = 0
+    for text in documents:
+        block.append(text)
+        characters += len(text) + 1  # so that empty documents count too
+        if characters >= CHARACTERS_AT_ONCE:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
+
+
 def _write_stream(
-    stem: Path, table: Dataset, tokenizer: Tokenizer, vocabulary: Vocabulary, append_eos: bool
+    stem: Path,
+    table: Dataset,
+    tokenizer: Tokenizer,
+    vocabulary: Vocabulary | FirstSeen,
+    append_eos: bool,
 ) -> tuple[int, int]:
     """Write ids and offsets as a stream; return the number of tokens and of characters."""
     characters = total = 0
@@ -190,14 +238,16 @@ def _write_stream(
         stem.with_suffix(".offsets").open("wb") as offsets_file,
     ):
         np.zeros(1, np.int64).tofile(offsets_file)
-        for text in texts(table):
-            tokens = tokenizer.tokenize(text)
+        for block in blocks(texts(table)):
+            documents = tokenizer.tokenize_all(block)
             if append_eos:
-                tokens.append(END)
-            vocabulary.encode(tokens).tofile(tokens_file)
-            characters += len(text)
-            total += len(tokens)
-            np.array([total], np.int64).tofile(offsets_file)
+                for tokens in documents:
+                    tokens.append(END)
+            vocabulary.encode(chain.from_iterable(documents)).tofile(tokens_file)
+            ends = total + np.cumsum(list(map(len, documents)), dtype=np.int64)
+            ends.tofile(offsets_file)
+            characters += sum(map(len, block))
+            total = int(ends[-1])
     return total, characters
 
 

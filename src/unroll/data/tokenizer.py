@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from unroll.data.config import CharacterConfig, SubwordConfig, WordConfig
@@ -19,6 +19,9 @@ class Tokenizer(Protocol):
         """Tokens that the vocabulary must contain, seen or not."""
 
     def tokenize(self, text: str) -> list[str]: ...
+
+    def tokenize_all(self, texts: Sequence[str]) -> list[list[str]]:
+        """The tokens of each text, as ``tokenize`` gives them."""
 
     def join(self, tokens: Iterable[str]) -> str:
         """Text of tokens; the inverse of ``tokenize`` except for case and white space."""
@@ -39,6 +42,12 @@ class _RuleBased:
 
     def train(self, documents: Iterable[str]) -> None:
         pass
+
+    def tokenize(self, text: str) -> list[str]:
+        raise NotImplementedError
+
+    def tokenize_all(self, texts: Sequence[str]) -> list[list[str]]:
+        return list(map(self.tokenize, texts))
 
     def to_json(self) -> str:
         return "{}"
@@ -109,6 +118,12 @@ class SubwordTokenizer:
     def tokenize(self, text: str) -> list[str]:
         return list(self._trained.encode(text).tokens)
 
+    def tokenize_all(self, texts: Sequence[str]) -> list[list[str]]:
+        """As ``tokenize``, on all cores. Encodings without offsets have no tokens either, but ids
+        of the inventory."""
+        name = self.inventory.__getitem__
+        return [list(map(name, found.ids)) for found in self._trained.encode_batch_fast(texts)]
+
     def join(self, tokens: Iterable[str]) -> str:
         return str(self._decoder.decode(list(tokens)))
 
@@ -119,8 +134,3 @@ class SubwordTokenizer:
         from tokenizers import Tokenizer as Trained
 
         self._trained = Trained.from_str(learned)
-
-
-def tokenize_all(tokenizer: Tokenizer, documents: Iterable[str]) -> Iterator[list[str]]:
-    """Tokens of each document, one document in memory at a time."""
-    return map(tokenizer.tokenize, documents)

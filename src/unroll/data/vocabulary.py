@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 
@@ -62,3 +62,21 @@ class Vocabulary:
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
         return cls(json.loads(text))
+
+
+class FirstSeen:
+    """Numbers for tokens whose vocabulary is not known yet, in the order in which they are first
+    seen."""
+
+    def __init__(self) -> None:
+        self._numbers: defaultdict[str, int] = defaultdict()
+        self._numbers.default_factory = self._numbers.__len__  # called before the token is in it
+
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens, each at its number."""
+        return list(self._numbers)
+
+    def encode(self, tokens: Iterable[str]) -> npt.NDArray[np.int32]:
+        """Numbers of tokens; a new token gets the next number."""
+        return np.fromiter(map(self._numbers.__getitem__, tokens), dtype=np.int32)
