@@ -29,7 +29,7 @@ from unroll.report.runs import Record
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import STUDY, Family, reuse
 from unroll.tracking.ledger import write_atomically
-from unroll.tracking.store import all_finished, connect, experiment_id
+from unroll.tracking.store import FINGERPRINT, all_finished, connect, experiment_id
 
 KEY = "job"
 """Tag of a run: the key of the job that it was made for."""
@@ -160,8 +160,13 @@ class Session:
         assert isinstance(tracking, MLflowConfig)
         place = Path(tracking.directory)
         client = connect(place)
-        known = all_finished(client, experiment_id(client, place, tracking.experiment))
-        known |= {run.data.tags[KEY]: run for run in known.values() if KEY in run.data.tags}
+        runs = all_finished(client, experiment_id(client, place, tracking.experiment))
+        known = {
+            run.data.tags[tag]: run
+            for tag in (FINGERPRINT, KEY)
+            for run in runs
+            if tag in run.data.tags
+        }
         for item in planned:
             if item.key in known:
                 self._records[item.key] = Record(client, known[item.key])

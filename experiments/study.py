@@ -11,7 +11,7 @@ from markupsafe import Markup
 from unroll.report import plots
 from unroll.report.page import Answer, Drawing, Table, Text, linked, number, shown
 from unroll.report.plots import Panel
-from unroll.report.runs import Figure, Measured, Record, measured
+from unroll.report.runs import Curve, Figure, Measured, Record, measured
 
 SEEDS = (1, 2, 3)
 CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
@@ -146,10 +146,7 @@ def table(
 
 
 def measures(
-    results: Results,
-    labels: Iterable[str],
-    key: str | Callable[[Record], float],
-    scale: float = 1.0,
+    results: Results, labels: Iterable[str], key: Figure, scale: float = 1.0
 ) -> dict[str, Measured]:
     """A figure of each of these labels."""
     return {label: measured(results[label], key, scale) for label in labels}
@@ -167,9 +164,7 @@ def joined(clauses: Iterable[object]) -> Markup:
     return Markup("; ").join(Markup("{}").format(clause) for clause in clauses)
 
 
-def curves_of(
-    results: Results, labels: Iterable[str], key: str
-) -> dict[str, list[list[tuple[float, float]]]]:
+def curves_of(results: Results, labels: Iterable[str], key: str) -> dict[str, list[Curve]]:
     """The curves of a metric by label, one for each run."""
     return {label: [record.curve(key) for record in results[label]] for label in labels}
 

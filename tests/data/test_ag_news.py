@@ -9,20 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from files import documents, written
 
 from unroll.errors import Refused
-
-
-def documents(corpus) -> dict[str, list[str]]:
-    return {split: list(table["text"]) for split, table in corpus.read().items()}
-
-
-def written(folder: Path, name: str, content: bytes | str) -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
 
 TRAIN = [
     ("3", "Wall St. Bears", r"Reuters - Short-sellers, Wall Street's dwindling\band, see green."),

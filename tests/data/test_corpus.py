@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from files import documents, written
 
 from unroll.data.batching import WindowIndex
 from unroll.data.text_reader import BLOCK
@@ -24,17 +25,6 @@ from unroll.registry import build
 def lee_news(composed, tmp_path):
     base = replace(composed("data=lee_news").data, cache=str(tmp_path / "cache"))
     return lambda **changes: build("data", replace(base, **changes))
-
-
-def documents(corpus) -> dict[str, list[str]]:
-    return {split: list(table["text"]) for split, table in corpus.read().items()}
-
-
-def written(folder: Path, name: str, content: bytes | str) -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 # Lee news

@@ -7,9 +7,9 @@ import gzip
 import io
 import json
 import zipfile
-from pathlib import Path
 
 import pytest
+from files import documents, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,17 +23,6 @@ DOCUMENTS = [
     "one line \u2028 with a line separator\u0085 and a next line in it",
     "42 is a number, this is not",
 ]
-
-
-def documents(corpus) -> dict[str, list[str]]:
-    return {split: list(table["text"]) for split, table in corpus.read().items()}
-
-
-def written(folder: Path, name: str, content: bytes | str) -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 # File formats

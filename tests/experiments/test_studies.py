@@ -189,6 +189,9 @@ def test_a_timed_job_is_not_served_by_a_run_that_was_not_alone(tmp_path: Path) -
     second = Session(extra, parallel=1).run([timed])["timed"]["RNN"][0].run_id
     third = Session(extra, parallel=1).run([timed])["timed"]["RNN"][0].run_id
     assert first != second == third
+    again = Session(extra, parallel=1, rerun=True).run([beside])["beside"]["RNN"][0].run_id
+    fourth = Session(extra, parallel=1).run([timed])["timed"]["RNN"][0].run_id
+    assert again != fourth == third  # a newer run of the same config does not hide it
 
 
 def test_jobs_that_read_runs_are_reused_too(tmp_path: Path) -> None:

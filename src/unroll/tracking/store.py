@@ -28,6 +28,8 @@ PATIENCE = 5.0
 SERVER = ("http://", "https://")
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 """Tells MLflow's pages that an experiment holds trained models, not traces of agents."""
+FINGERPRINT = "config_fingerprint"
+"""Tag of a run: the hash of what decides its figures."""
 _PASSWORD = re.compile(r"//[^/@]*@")
 
 
@@ -197,15 +199,15 @@ def search(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
 
 def finished(client: MlflowClient, experiment: str, fingerprint: str) -> Run | None:
     """The newest run under this config fingerprint that ended by itself."""
-    condition = f" and tags.config_fingerprint = '{fingerprint}'"
-    return all_finished(client, experiment, condition).get(fingerprint)
+    found = all_finished(client, experiment, f" and tags.{FINGERPRINT} = '{fingerprint}'")
+    return found[-1] if found else None
 
 
-def all_finished(client: MlflowClient, experiment: str, condition: str = "") -> dict[str, Run]:
-    """The newest run that ended by itself, by config fingerprint."""
+def all_finished(client: MlflowClient, experiment: str, condition: str = "") -> list[Run]:
+    """The runs with a config fingerprint that ended by themselves, oldest first."""
     found = search(client, experiment, f"attributes.status = 'FINISHED'{condition}")
-    return {
-        run.data.tags["config_fingerprint"]: run
+    return [
+        run
         for run in found
-        if "config_fingerprint" in run.data.tags and run.data.tags.get("interrupted") != "true"
-    }
+        if FINGERPRINT in run.data.tags and run.data.tags.get("interrupted") != "true"
+    ]
