@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,18 +26,52 @@ from unroll.errors import require
 IGNORE = -100
 """Target of a position that is not scored."""
 
+Places = tuple[Any, Any]
+"""An index into the first two dimensions of ``(batch, time, ...)``: two slices or numbers, or two
+tensors ``(n,)`` of rows and steps."""
+EVERY: Places = (slice(None), slice(None))
+LAST: Places = (slice(None), -1)
+
 
 @dataclass(frozen=True)
 class Batch:
     """``inputs`` and ``targets``: int64 ``(batch, time)``; a target of ``IGNORE`` is not scored.
-    ``carry``: the state of the previous batch continues."""
+    ``carry``: the state of the previous batch continues. ``places``: the positions that are
+    scored; None: they are found here, so make such a batch in the memory of the host."""
 
     inputs: Tensor
     targets: Tensor
     carry: bool = False
+    places: Places | None = None
+
+    def __post_init__(self) -> None:
+        if self.places is None:
+            scored = self.targets != IGNORE
+            found = EVERY if bool(scored.all()) else scored.nonzero(as_tuple=True)
+            object.__setattr__(self, "places", found)
+
+    def scored(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The scored positions of ``hidden (batch, time, width)``, ``(n, width)``, and their
+        targets, ``(n,)``, row after row. Nothing is read back from a device."""
+        places = self.places
+        assert places is not None
+        return hidden[places].reshape(-1, hidden.shape[-1]), self.targets[places].flatten()
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.inputs.to(device), self.targets.to(device), self.carry)
+        """The batch on ``device``; the host does not wait for the copy."""
+        assert self.places is not None
+        rows, steps = (
+            moved(place, device) if isinstance(place, Tensor) else place for place in self.places
+        )
+        inputs, targets = moved(self.inputs, device), moved(self.targets, device)
+        return Batch(inputs, targets, self.carry, (rows, steps))
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` of the host on ``device``. CUDA copies pinned memory while the host goes on; a
+    batch has a few kilobytes, so pinning costs less than a stream kept on the device would."""
+    pinned = tensor.pin_memory() if device.type == "cuda" and not tensor.is_cuda else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 class Batching(Protocol):
@@ -57,14 +91,14 @@ class Batching(Protocol):
 def shifted(stream: TokenStream, starts: npt.NDArray[np.int64], length: int, carry: bool) -> Batch:
     """``length`` ids that begin at each start, each with the next id as its target."""
     rows = torch.from_numpy(stream.rows(starts, length + 1))
-    return Batch(rows[:, :-1], rows[:, 1:], carry)
+    return Batch(rows[:, :-1], rows[:, 1:], carry, EVERY)
 
 
 def last_target_only(inputs: Tensor, last: Tensor) -> Batch:
     """``inputs (batch, time)``, of which only the last position is scored, with target ``last``."""
     targets = torch.full_like(inputs, IGNORE)
     targets[:, -1] = last
-    return Batch(inputs, targets)
+    return Batch(inputs, targets, places=LAST)
 
 
 class WindowIndex:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from unroll.config import Config
-from unroll.data.batching import IGNORE, Batch, Batching
+from unroll.data.batching import Batch, Batching
 from unroll.data.token_stream import TokenStream
 from unroll.errors import Diverged
 from unroll.evaluation.perplexity import perplexity
@@ -191,10 +191,10 @@ class Trainer:
             batch = batch.to(model.device)
             state = progress.state if batch.carry else model.initial_state(len(batch.inputs))
             hidden, state = self.truncation.unroll(model, batch.inputs, state)
-            scored = batch.targets != IGNORE
-            loss: Tensor = model.softmax.loss(hidden[scored], batch.targets[scored])
+            hidden, targets = batch.scored(hidden)
+            loss: Tensor = model.softmax.loss(hidden, targets)
             (loss / len(group)).backward()  # type: ignore[no-untyped-call]
-            mean.add(loss.item(), int(scored.sum()))
+            mean.add(loss.item(), len(targets))
             progress.state = model.detach(state)
         return mean
 
