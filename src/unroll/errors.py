@@ -22,8 +22,9 @@ from omegaconf.errors import (
 
 from unroll.folders import groups, options
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-"""Exit codes: a request that cannot be met, a run that failed, Ctrl-C."""
+BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 75
+"""Exit codes: a request that cannot be met, a run that failed, Ctrl-C, SIGTERM (EX_TEMPFAIL of
+sysexits.h: try again)."""
 LONGEST = 480
 """Characters of an error line, so that the name of the program before it fits into 500."""
 
@@ -41,6 +42,11 @@ class Refused(ValueError):
 
 class Diverged(RuntimeError):
     """The loss is NaN or infinite: the run failed, and the command line exits with 1."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM ended the run, as a scheduler does that wants the machine: it can be resumed, and the
+    command line exits with 75."""
 
 
 def require(condition: object, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from unroll.evaluation.perplexity import Score, score
 from unroll.tasks.run import Run
 from unroll.tracking import ledger
 from unroll.training import checkpoint
+from unroll.training.saved_state import StateWriter
 
 
 class RunCallbacks:
@@ -28,6 +30,7 @@ class RunCallbacks:
         self.run, self.model, self.encoded = run, model, encoded
         self.header = checkpoint_header(run.config, encoded)
         self.folder, self.recorded = run.directory / ledger.CHECKPOINTS, False
+        self.states = StateWriter(self.folder, ledger.BEST, run.config.training.checkpoints_kept)
 
     @property
     def log_every(self) -> int:
@@ -55,6 +58,13 @@ class RunCallbacks:
             store = Path(run.config.tracking.directory)
             ledger.record(store, run_id, run.name, run.directory, run.started)
             self.recorded = True
+
+    def keep_state(self, state: Mapping[str, Any], step: int) -> None:
+        self.run.tracker.checkpoint(step)
+        self.states.save(state, step)
+
+    def state_kept(self) -> None:
+        self.states.wait()
 
 
 def restore_best(model: nn.Module, directory: Path) -> None:

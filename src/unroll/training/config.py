@@ -81,6 +81,12 @@ class TrainingConfig:
     """Optimizer steps between two validations; null: after every epoch."""
     patience: int | None
     """Stop after this many validations in a row without a better one; null: never."""
+    checkpoint_every: int | None
+    """Optimizer steps between two saved states, from which `resume` goes on; null: not by steps."""
+    checkpoint_minutes: float | None
+    """Minutes between two saved states; null: not by time. The last state is always saved."""
+    checkpoints_kept: int
+    """States that are kept: the newest ones."""
 
     def __post_init__(self) -> None:
         require(
@@ -88,10 +94,17 @@ class TrainingConfig:
             "training has no end: set one of training.epochs, training.max_steps, "
             "training.max_minutes",
         )
-        for key in ("epochs", "max_steps", "accumulation", "validate_every"):
+        for key in (
+            "epochs",
+            "max_steps",
+            "accumulation",
+            "validate_every",
+            "checkpoint_every",
+            "checkpoints_kept",
+        ):
             value = getattr(self, key)
             require(value is None or value >= 1, f"training.{key}={value}: must be at least 1")
-        for key in ("max_minutes", "clip_norm"):
+        for key in ("max_minutes", "clip_norm", "checkpoint_minutes"):
             value = getattr(self, key)
             require(
                 value is None or (value > 0 and math.isfinite(value)),

@@ -33,6 +33,13 @@ class Callbacks(Protocol):
     def save(self, name: str, step: int) -> None:
         """Write the model as checkpoint ``name``, which is "best" or "last"."""
 
+    def keep_state(self, state: Mapping[str, Any], step: int) -> None:
+        """Copy the state of the training and write it in the background, so that it can go on
+        from here."""
+
+    def state_kept(self) -> None:
+        """Wait until the last state is on disk."""
+
     def log(self, figures: dict[str, float], step: int) -> None:
         """Add a point to each of these curves."""
 

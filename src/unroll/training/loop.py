@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,14 +18,14 @@ from tqdm import tqdm
 from unroll.config import Config
 from unroll.data.batching import Batch, Batching
 from unroll.data.token_stream import TokenStream
-from unroll.errors import Diverged
+from unroll.errors import Diverged, Terminated
 from unroll.evaluation.perplexity import perplexity
 from unroll.models.language_model import LanguageModel
 from unroll.registry import build
 from unroll.training.config import OptimizerConfig, TrainingConfig
 from unroll.training.generators import generator_states, set_generator_states
 from unroll.training.gradients import KeptGradient, clip_gradients, sparse_embedding
-from unroll.training.interruption import interruptible
+from unroll.training.interruption import Interruption, interruptible
 from unroll.training.learner import Callbacks, Outcome
 from unroll.training.optimizers import Schedule
 from unroll.training.progress import Mean, Pending, Progress, Step
@@ -92,20 +91,26 @@ class Trainer:
 
         Raises:
             Diverged: the loss or the gradient is NaN or infinite.
+            Terminated: SIGTERM ended it; its state is kept.
         """
-        outcome = self.outcome
+        outcome, self._kept_at = self.outcome, time.monotonic()
         self.model.train()
         with interruptible() as interrupted:
             self._validate_if_due()
             while not (self._ended() or interrupted.is_set()):
                 self._epoch(interrupted)
-            outcome.interrupted = interrupted.is_set()
+        self._keep_state()  # before what a training that goes on would not do
+        if interrupted.terminated:
+            self.callbacks.state_kept()
+            raise Terminated
+        outcome.interrupted = interrupted.is_set()
         self._save("last")
         if self.progress.validated_at != outcome.steps:
             self._validate()
         if outcome.best_valid is None:
             self._save("best")
             outcome.best_step = outcome.steps
+        self.callbacks.state_kept()
         return outcome
 
     def state_dict(self) -> dict[str, Any]:
@@ -150,7 +155,7 @@ class Trainer:
             or (config.patience is not None and progress.waited >= config.patience)
         )
 
-    def _epoch(self, interrupted: threading.Event) -> None:
+    def _epoch(self, interrupted: Interruption) -> None:
         """The rest of the current epoch, or the part of it before the training ends."""
         progress, outcome = self.progress, self.outcome
         with self._bar() as bar:
@@ -158,6 +163,7 @@ class Trainer:
                 self._step(group)
                 self._show(bar)
                 self._validate_if_due()
+                self._keep_state_if_due()
                 if self._ended() or interrupted.is_set():
                     return
         self._read()
@@ -260,6 +266,19 @@ class Trainer:
         rate = float(self.optimizer.param_groups[0]["lr"])
         self._require_finite("largest weight", largest, self.outcome.steps, rate)
         self.callbacks.save(name, self.outcome.steps)
+
+    def _keep_state_if_due(self) -> None:
+        """Keep the state after ``checkpoint_every`` steps or ``checkpoint_minutes``."""
+        every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
+        waited = time.monotonic() - self._kept_at
+        if (every is not None and self.outcome.steps % every == 0) or (
+            minutes is not None and waited >= 60 * minutes
+        ):
+            self._keep_state()
+
+    def _keep_state(self) -> None:
+        self.callbacks.keep_state(self.state_dict(), self.outcome.steps)
+        self._kept_at = time.monotonic()
 
     def _log_point(self) -> None:
         """Log the training curves over the steps since the last point."""
