@@ -77,6 +77,10 @@ class TrainingConfig:
     carried to the next batch is detached."""
     accumulation: int
     """Batches whose gradients are averaged into one optimizer step."""
+    compile: bool
+    """Train through torch.compile, which takes minutes before the first step and needs a C++
+    compiler. For model.implementation=library, whose steps are kernels already, it is slower on a
+    processor."""
     validate_every: int | None
     """Optimizer steps between two validations; null: after every epoch."""
     patience: int | None

@@ -22,6 +22,7 @@ from unroll.errors import Diverged, Terminated
 from unroll.evaluation.perplexity import perplexity
 from unroll.models.language_model import LanguageModel
 from unroll.registry import build
+from unroll.training.compilation import compiled
 from unroll.training.config import OptimizerConfig, TrainingConfig
 from unroll.training.generators import generator_states, set_generator_states
 from unroll.training.gradients import KeptGradient, clip_gradients, sparse_embedding
@@ -67,6 +68,7 @@ class Trainer:
         self.per_epoch = -(-batching.steps(stream) // config.accumulation)
         bounds = [config.max_steps or math.inf, (config.epochs or math.inf) * self.per_epoch]
         total = None if math.isinf(min(bounds)) else int(min(bounds))
+        self.reader: LanguageModel = compiled(model, total) if config.compile else model
         embedding = sparse_embedding(model, optimizer_config)
         self.embedding_gradient: AbstractContextManager[None] = nullcontext()
         if embedding is not None and not optimizer_config.row_sparse:
@@ -215,7 +217,7 @@ class Trainer:
         for batch in group:
             batch = batch.to(model.device)
             state = progress.state if batch.carry else model.initial_state(len(batch.inputs))
-            hidden, state = self.truncation.unroll(model, batch.inputs, state)
+            hidden, state = self.truncation.unroll(self.reader, batch.inputs, state)
             hidden, targets = batch.scored(hidden)
             loss: Tensor = model.softmax.loss(hidden, targets)
             (loss / len(group)).backward()  # type: ignore[no-untyped-call]

@@ -24,6 +24,7 @@ ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32"}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
     "optimizer": {"adam": {"embedding_rows": "all"}},
+    "training": {"default": {"compile": False}},
     "sampling": {"default": {"allow_special": True}},
     "training": {"default": STATES},
     "tracking": {"mlflow": TRACKING, "disabled": TRACKING},
