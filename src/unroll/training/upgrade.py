@@ -23,7 +23,7 @@ ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32"}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
     "sampling": {"default": {"allow_special": True}},
-    "tracking": {"mlflow": TRACKING, "disabled": TRACKING},
+    "tracking": {"mlflow": TRACKING | {"wait_seconds": 10.0}, "disabled": TRACKING},
 }
 """Since version 1: keys by group and by the group's option, with the value of the old behaviour;
 the group '' is the config itself."""
