@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -107,7 +108,7 @@ def learning(encoded: Encoded) -> None:
         tracking = compose([*LAB, f"tracking.directory={folder}"]).tracking
         assert isinstance(tracking, MLflowConfig)
         tracker = MLflowTracker(tracking)
-        tracker.start("benchmark", {}, {})
+        tracker.start(Path(folder), "benchmark", {}, {})
         figures = dict.fromkeys(("train/loss", "train/perplexity", "grad_norm", "a", "b"), 1.0)
         assert tracker.run_id
         points = 400

@@ -95,9 +95,10 @@ class Config:
             f"task={self.task.name} needs a trained run: add run=latest, or a run id, a run name, "
             "or the path of a checkpoint",
         )
-        readers = [name for name in names("task") if schema("task", name).reads_run]
+        kinds = {name: schema("task", name) for name in names("task")}
+        readers = [name for name, kind in kinds.items() if kind.reads_run or kind.takes_run]
         require(
-            reads_run or self.run is None,
+            reads_run or self.task.takes_run or self.run is None,
             f"run={self.run} has no meaning for task={self.task.name}; only these tasks read a "
             f"run: {', '.join(readers)}",
         )

@@ -35,7 +35,7 @@ def evaluate(
     result |= found.figures() | {"tokens_per_second": found.tokens_per_second}
     write_result(directory, result)
     say(f"{split} with protocol {found.protocol}: {figures_line(found)}")
-    if tracker.resume(trained.run_id):
+    if tracker.extend(directory, trained.run_id):
         tracker.log(
             {
                 f"{split}/{found.protocol}/{key}": float(value)
@@ -43,7 +43,7 @@ def evaluate(
             },
             trained.step,
         )
-        tracker.flush()  # and not finish: the run's status and times stay
+        tracker.close()  # and not finish: the run's status and times stay
     return result
 
 

@@ -71,7 +71,8 @@ class Run:
         require_empty(self.directory)
         tracker = self.tracker
         inputs = [] if encoded is None else [data_input(self.config.data, encoded)]
-        tracker.start(self.name, flat(self.config) | dict(params or {}), self._tags(), inputs)
+        values = flat(self.config) | dict(params or {})
+        tracker.start(self.directory, self.name, values, self._tags(), inputs)
         try:
             say(f"run: {self.name} in {self.directory}")
             yield tracker

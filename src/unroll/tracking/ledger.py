@@ -1,7 +1,7 @@
 """The ledger: run id and name to run directory, so that ``run=`` works without MLflow.
 
 One small file a run, written with the first checkpoint. The run that was started last is
-``latest``.
+``latest``. Beside them is a file for each run directory of which the store lacks something.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unroll.errors import Refused, require
+from unroll.tracking import journal
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
+LEDGER, UNDELIVERED = "ledger", "ledger/undelivered"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Entry:
     def checkpoint(self) -> Path:
         """The best checkpoint, or the last one if training was cut off before a best."""
         return checkpoint_in(Path(self.directory))
+
+    @property
+    def mlflow_id(self) -> str | None:
+        """The id in MLflow, which is another one where the store did not answer at the start."""
+        return journal.Cursor.read(Path(self.directory)).run
 
 
 def checkpoint_in(directory: Path) -> Path:
@@ -52,13 +59,29 @@ def record(store: Path, run_id: str, name: str, directory: Path, started: float)
     """Enter a run that has a checkpoint from now on and was ``started`` then, in seconds since
     1970."""
     entry = Entry(run_id, name, str(directory.resolve()), started)
-    write_atomically(store / "ledger" / f"{run_id}.json", json.dumps(asdict(entry)))
+    write_atomically(store / LEDGER / f"{run_id}.json", json.dumps(asdict(entry)))
 
 
-def entries(store: Path) -> list[Entry]:
+def owe(store: Path, key: str, name: str, directory: Path, started: float) -> None:
+    """Note that the store lacks something of the journal in ``directory``, whose id is ``key``."""
+    entry = Entry(key, name, str(directory.resolve()), started)
+    write_atomically(store / UNDELIVERED / f"{key}.json", json.dumps(asdict(entry)))
+
+
+def settle(store: Path, key: str) -> None:
+    """Note that the store has all of the journal whose id is ``key``."""
+    (store / UNDELIVERED / f"{key}.json").unlink(missing_ok=True)
+
+
+def owed(store: Path) -> list[Entry]:
+    """The journals of which the store lacks something, oldest first, also of runs going on."""
+    return entries(store, UNDELIVERED)
+
+
+def entries(store: Path, folder: str = LEDGER) -> list[Entry]:
     """All runs, oldest first; a damaged entry is left out."""
     found = []
-    for path in (store / "ledger").glob("[!.]*.json"):
+    for path in (store / folder).glob("[!.]*.json"):
         try:
             found.append(Entry(**json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError):
@@ -87,7 +110,42 @@ def find_checkpoint(store: Path, reference: str) -> Path:
             f"run=latest: no run with a checkpoint in {store}: train one first with unroll",
         )
         return usable[-1].checkpoint
+    checkpoint = _named(store, reference, known).checkpoint
+    require(
+        checkpoint.is_file(),
+        f"run={reference} has no checkpoint in {checkpoint.parent}: its directory was removed or "
+        "moved; give the checkpoint's path",
+    )
+    return checkpoint
+
+
+def find_journal(store: Path, reference: str) -> Path:
+    """The run directory with a journal that ``run=`` names, as ``find_checkpoint``.
+
+    Raises:
+        Refused: there is no such run, or it has no journal.
+    """
+    path = Path(reference)
+    with contextlib.suppress(OSError):
+        if (path / journal.NAME).is_file():
+            return path
+    known = sorted([*entries(store), *owed(store)], key=lambda entry: entry.started)
+    if reference == "latest" and known:
+        directory = Path(known[-1].directory)
+    else:
+        directory = Path(_named(store, reference, known).directory)
+    require(
+        (directory / journal.NAME).is_file(),
+        f"run={reference} has no {journal.NAME} in {directory}: its directory was removed or "
+        "moved; give its path",
+    )
+    return directory
+
+
+def _named(store: Path, reference: str, known: list[Entry]) -> Entry:
+    """The newest run with this id, name or id in MLflow."""
     named = [entry for entry in known if reference in (entry.run_id, entry.name)]
+    named = named or [entry for entry in known if reference == entry.mlflow_id]
     if not named:
         words = {entry.name for entry in known} | {entry.run_id for entry in known} | {"latest"}
         near = difflib.get_close_matches(reference, sorted(words), n=1)
@@ -96,10 +154,4 @@ def find_checkpoint(store: Path, reference: str) -> Path:
             f"run={reference} is not a run in {store} and not a path: {hint}give a run id, a run "
             "name, latest, or the path of a checkpoint or run directory"
         )
-    checkpoint = named[-1].checkpoint
-    require(
-        checkpoint.is_file(),
-        f"run={reference} has no checkpoint in {checkpoint.parent}: its directory was removed or "
-        "moved; give the checkpoint's path",
-    )
-    return checkpoint
+    return named[-1]

@@ -19,15 +19,19 @@ RENAMED: dict[str, dict[str, str]] = {"model": {"mass": "pseudocount"}}
 
 RECURRENT: Values = {"bias": "double", "softmax": {"name": "full"}, "spectral_radius": None}
 TRACKING: Values = {"run_name": None, "study": None, "label": None}
-STATES: Values = {"checkpoint_every": None, "checkpoint_minutes": None, "checkpoints_kept": 2}
+TRAINING: Values = {
+    "compile": False,
+    "checkpoint_every": None,
+    "checkpoint_minutes": None,
+    "checkpoints_kept": 2,
+}
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32"}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
     "optimizer": {"adam": {"embedding_rows": "all"}},
-    "training": {"default": {"compile": False}},
+    "training": {"default": TRAINING},
     "sampling": {"default": {"allow_special": True}},
-    "training": {"default": STATES},
-    "tracking": {"mlflow": TRACKING, "disabled": TRACKING},
+    "tracking": {"mlflow": TRACKING | {"wait_seconds": 10.0}, "disabled": TRACKING},
 }
 """Since version 1: keys by group and by the group's option, with the value of the old behaviour;
 the group '' is the config itself."""
