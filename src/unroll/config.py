@@ -40,6 +40,7 @@ NOT_IN_RESULTS = (
     "folders",
     "overrides",
     "run_directory",
+    "sweep",
     "terminal",
     "usage",
 )
@@ -76,10 +77,12 @@ class Config:
     """Threads of one process; null: all cores, shared by parallel jobs."""
     run: str | None
     """The trained run that the task reads, where it reads one."""
+    resume: str | None
+    """The training to go on with: a run id, a run name, latest, or the path of a run directory."""
     rerun: bool
     """In multiruns and studies, run again what has finished before."""
 
-    free_text = ("run",)
+    free_text = ("run", "resume")
 
     def __post_init__(self) -> None:
         require_one_of("device", self.device, ("auto", "cpu", "cuda", "mps"))
@@ -96,6 +99,11 @@ class Config:
             "or the path of a checkpoint",
         )
         kinds = {name: schema("task", name) for name in names("task")}
+        require(
+            self.resume is None or self.task.name == "train",
+            f"resume={self.resume} goes on with a training, so it has no meaning for "
+            f"task={self.task.name}: leave one of them out",
+        )
         readers = [name for name, kind in kinds.items() if kind.reads_run or kind.takes_run]
         require(
             reads_run or self.task.takes_run or self.run is None,
@@ -172,7 +180,7 @@ def fingerprint(config: Config, corpus_fingerprint: str) -> str:
         for key, value in values.items()
         if not key.startswith(PLACES) or key == "tracking.every"
     }
-    kept.pop("rerun")
+    del kept["rerun"], kept["resume"]
     recipe = [source_fingerprint(), version("torch"), corpus_fingerprint, kept]
     text = json.dumps(recipe, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

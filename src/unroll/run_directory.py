@@ -18,11 +18,15 @@ class RunDirectory(Callback):
     """Creates the directory of a run before Hydra does, so that one that cannot be created is
     refused in one line."""
 
+    sweep: Path | None = None
+    """The directory of the multirun, in one."""
+
     def on_run_start(self, config: DictConfig, **keywords: Any) -> None:
         _create("hydra.run.dir", config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **keywords: Any) -> None:
         _create("hydra.sweep.dir", config.hydra.sweep.dir)
+        RunDirectory.sweep = Path(config.hydra.sweep.dir)
 
 
 def _create(key: str, directory: str) -> None:

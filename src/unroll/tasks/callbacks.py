@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -29,7 +30,7 @@ class RunCallbacks:
     def __init__(self, run: Run, model: Any, encoded: Encoded) -> None:
         self.run, self.model, self.encoded = run, model, encoded
         self.header = checkpoint_header(run.config, encoded)
-        self.folder, self.recorded = run.directory / ledger.CHECKPOINTS, False
+        self.folder = run.directory / ledger.CHECKPOINTS
         self.states = StateWriter(self.folder, ledger.BEST, run.config.training.checkpoints_kept)
 
     @property
@@ -49,15 +50,21 @@ class RunCallbacks:
         unknown = self.encoded.vocabulary.unknown
         return score(self.model, self.encoded.streams[split], self.run.config.evaluation, unknown)
 
+    def begin(self) -> None:
+        """Write what it takes to go on with the run, or to find it with ``run=``."""
+        run, store = self.run, Path(self.run.config.tracking.directory)
+        values = json.dumps(self.header["config"], indent=2, ensure_ascii=False)
+        ledger.write_atomically(run.directory / ledger.CONFIG, values + "\n")
+        ledger.record(
+            store, run.tracker.run_id, run.name, run.directory, run.started, run.fingerprint
+        )
+        if run.resumed_at is None:
+            run.tracker.checkpoint(0)
+
     def save(self, name: str, step: int) -> None:
-        """Write a checkpoint; from the first one on, ``run=`` finds the run."""
-        run, run_id = self.run, self.run.tracker.run_id
-        path = self.folder / f"{name}.safetensors"
+        """Write a checkpoint of the model."""
+        path, run_id = self.folder / f"{name}.safetensors", self.run.tracker.run_id
         checkpoint.save(path, self.model, run_id=run_id, step=step, **self.header)
-        if not self.recorded:
-            store = Path(run.config.tracking.directory)
-            ledger.record(store, run_id, run.name, run.directory, run.started)
-            self.recorded = True
 
     def keep_state(self, state: Mapping[str, Any], step: int) -> None:
         self.run.tracker.checkpoint(step)

@@ -28,7 +28,7 @@ from unroll.tracking.tracker import DataInput, Tracker
 
 Result = dict[str, Any]
 
-RESULT = "result.json"
+RESULT = ledger.RESULT
 
 
 class Run:
@@ -39,6 +39,8 @@ class Run:
         self.config, self.directory, self.overrides = config, directory, overrides
         self.started = time.time()
         self.name = run_name(config, overrides)
+        self.resumed_at: int | None = None
+        """The step that the run goes on from; None: it begins."""
         self.tracker: Tracker = build("tracking", config.tracking)
         self.corpus_fingerprint: str = build("data", config.data).fingerprint()
         self.fingerprint = fingerprint(config, self.corpus_fingerprint)
@@ -68,13 +70,18 @@ class Run:
         Raises:
             Refused: the run directory holds another run.
         """
-        require_empty(self.directory)
-        tracker = self.tracker
-        inputs = [] if encoded is None else [data_input(self.config.data, encoded)]
-        values = flat(self.config) | dict(params or {})
-        tracker.start(self.directory, self.name, values, self._tags(), inputs)
+        tracker, step = self.tracker, self.resumed_at
+        if step is None:
+            require_empty(self.directory)
+            inputs = [] if encoded is None else [data_input(self.config.data, encoded)]
+            values = flat(self.config) | dict(params or {})
+            tracker.start(self.directory, self.name, values, self._tags(), inputs)
+        else:
+            tracker.resume(self.directory, step)
+            tracker.tag("config_fingerprint", self.fingerprint)  # a bound may have been raised
         try:
-            say(f"run: {self.name} in {self.directory}")
+            going_on = "" if step is None else f", going on from step {step:,}"
+            say(f"run: {self.name} in {self.directory}{going_on}")
             yield tracker
             tracker.finish(self.status)
         except BaseException as error:

@@ -13,6 +13,7 @@ from unroll.generation.sampler import sample
 from unroll.registry import build, target
 from unroll.tasks.callbacks import RunCallbacks, restore_best
 from unroll.tasks.config import TaskConfig
+from unroll.tasks.resume import cut_off_training, named_training
 from unroll.tasks.run import RESULT, Result, Run, device, prepare, say
 from unroll.tasks.samples import chosen_prefixes
 from unroll.tasks.training_result import (
@@ -22,8 +23,10 @@ from unroll.tasks.training_result import (
     show_training,
     training_result,
 )
+from unroll.tracking import ledger
 from unroll.training.config import require_validation_split
 from unroll.training.learner import Learner
+from unroll.training.saved_state import Saved
 
 GRADIENT_SEQUENCES = 64
 """Sequences over which the gradient flow is averaged."""
@@ -34,15 +37,32 @@ def train(
 ) -> Result:
     """Train a model, score the test split with its best checkpoint, generate text.
 
+    With ``config.resume`` a training that was started before goes on. With ``reuse`` a job of a
+    multirun or study does the same if it was cut off; one that has finished is not run again, and
+    one that another process is running is left to it.
+
     Raises:
         Refused: the config does not fit the corpus.
         Diverged: the loss or the gradient is NaN or infinite.
         KeyboardInterrupt: the training was interrupted; its result is written all the same.
+        Terminated: SIGTERM ended it; its state is kept.
     """
+    if config.resume is not None:
+        return carry_out(*named_training(config, overrides))
     run = Run(config, directory, overrides)
-    reused = run.finished_before(reuse)
-    if reused:
-        return reused
+    if not reuse:
+        return carry_out(run, None)
+    with ledger.claimed(Path(config.tracking.directory), run.fingerprint) as claimed:
+        if not claimed:
+            say(f"{run.name} is being run by another process, and is left to it")
+            return {"task": task.name, "run_id": None, "elsewhere": True}
+        reused = run.finished_before(reuse)
+        return reused or carry_out(*(cut_off_training(run) or (run, None)))
+
+
+def carry_out(run: Run, saved: Saved | None) -> Result:
+    """Train from the start or from a saved state, score, generate text; see ``train``."""
+    config, directory = run.config, run.directory
     encoded = encode(config.data, build("data", config.data))
     vocabulary = encoded.vocabulary
     require_splits(config, encoded)
@@ -55,7 +75,11 @@ def train(
         config, model, encoded.streams["train"], callbacks
     )
     with run.recorded({"data.vocabulary_size": len(vocabulary)}, encoded) as tracker:
-        log_gradient_flow(run, model, encoded, "initial")
+        callbacks.begin()
+        if saved is None:
+            log_gradient_flow(run, model, encoded, "initial")
+        else:
+            learner.load_state_dict(saved.state)
         outcome = learner.fit()
         tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:

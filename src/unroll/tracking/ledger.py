@@ -1,6 +1,6 @@
 """The ledger: run id and name to run directory, so that ``run=`` works without MLflow.
 
-One small file a run, written with the first checkpoint. The run that was started last is
+One small file a run, written when it starts. The run that was started last is
 ``latest``. Beside them is a file for each run directory of which the store lacks something.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from unroll.tracking import journal
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
+CONFIG, RESULT = "config.json", "result.json"
 LEDGER, UNDELIVERED = "ledger", "ledger/undelivered"
 
 
@@ -29,6 +31,8 @@ class Entry:
     directory: str
     started: float
     """Seconds since 1970, when the command began."""
+    fingerprint: str = ""
+    """Of the config, as ``unroll.config.fingerprint``."""
 
     @property
     def checkpoint(self) -> Path:
@@ -55,10 +59,11 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(writing, path)
 
 
-def record(store: Path, run_id: str, name: str, directory: Path, started: float) -> None:
-    """Enter a run that has a checkpoint from now on and was ``started`` then, in seconds since
-    1970."""
-    entry = Entry(run_id, name, str(directory.resolve()), started)
+def record(
+    store: Path, run_id: str, name: str, directory: Path, started: float, fingerprint: str
+) -> None:
+    """Enter a run that was ``started`` then, in seconds since 1970."""
+    entry = Entry(run_id, name, str(directory.resolve()), started, fingerprint)
     write_atomically(store / LEDGER / f"{run_id}.json", json.dumps(asdict(entry)))
 
 
@@ -87,6 +92,59 @@ def entries(store: Path, folder: str = LEDGER) -> list[Entry]:
         except (OSError, ValueError, TypeError):
             continue
     return sorted(found, key=lambda entry: entry.started)
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the run in a directory ended by itself."""
+    try:
+        result = json.loads((directory / RESULT).read_text(encoding="utf-8"))
+        return not result.get("interrupted", False)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+@contextlib.contextmanager
+def claimed(store: Path, fingerprint: str) -> Iterator[bool]:
+    """Claim the training with this fingerprint for the time of the context; False if another
+    process has it. The claim of a process ends with it, however it ends."""
+    from filelock import FileLock, Timeout
+
+    claims = store / "claims"
+    claims.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(claims / f"{fingerprint}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def find_training(store: Path, reference: str) -> Path:
+    """The run directory that ``resume=`` names: a run id, a run name, ``latest`` or a path.
+
+    Raises:
+        Refused: there is no such run, or its directory holds no training.
+    """
+    directory = Path(reference)
+    with contextlib.suppress(OSError):  # a name that is too long for a path
+        if (directory / CONFIG).is_file():
+            return directory
+    known = entries(store)
+    if reference == "latest":
+        usable = [entry for entry in known if (Path(entry.directory) / CONFIG).is_file()]
+        require(usable, f"resume=latest: no training in {store}: start one first with unroll")
+        return Path(usable[-1].directory)
+    directory = Path(_named(store, reference, known, "resume").directory)
+    require(
+        (directory / CONFIG).is_file(),
+        f"resume={reference} has no {CONFIG} in {directory}: its directory was removed or moved; "
+        "give its path",
+    )
+    return directory
 
 
 def find_checkpoint(store: Path, reference: str) -> Path:
@@ -142,7 +200,7 @@ def find_journal(store: Path, reference: str) -> Path:
     return directory
 
 
-def _named(store: Path, reference: str, known: list[Entry]) -> Entry:
+def _named(store: Path, reference: str, known: list[Entry], key: str = "run") -> Entry:
     """The newest run with this id, name or id in MLflow."""
     named = [entry for entry in known if reference in (entry.run_id, entry.name)]
     named = named or [entry for entry in known if reference == entry.mlflow_id]
@@ -151,7 +209,7 @@ def _named(store: Path, reference: str, known: list[Entry]) -> Entry:
         near = difflib.get_close_matches(reference, sorted(words), n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise Refused(
-            f"run={reference} is not a run in {store} and not a path: {hint}give a run id, a run "
+            f"{key}={reference} is not a run in {store} and not a path: {hint}give a run id, a run "
             "name, latest, or the path of a checkpoint or run directory"
         )
     return named[-1]

@@ -47,6 +47,9 @@ class Callbacks(Protocol):
 class Learner(Protocol):
     """Trains a model, by gradient descent or by counting."""
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that was given to ``Callbacks.keep_state``."""
+
     def fit(self) -> Outcome:
         """Train until the end.
 

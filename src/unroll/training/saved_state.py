@@ -111,7 +111,7 @@ class StateWriter:
 def newest(folder: Path) -> tuple[Saved | None, list[str]]:
     """The newest whole state of a run, None if there is none, and a line for each damaged one that
     was passed over."""
-    problems = []
+    problems: list[str] = []
     for path in reversed(_folders(folder)):
         try:
             return Saved(read(path), int(path.name[len(PREFIX) :]), path), problems
@@ -197,7 +197,8 @@ def _checksum(tensors: Mapping[str, Tensor], outline: str) -> int:
     for name in sorted(tensors):
         tensor = tensors[name]
         found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
-        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), found)
+        content: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        found = zlib.crc32(content, found)
     return found
 
 

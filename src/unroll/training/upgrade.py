@@ -26,7 +26,7 @@ TRAINING: Values = {
     "checkpoints_kept": 2,
 }
 ADDED: dict[str, dict[str, Values]] = {
-    "": {"default": {"precision": "float32"}},
+    "": {"default": {"precision": "float32", "resume": None}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
     "optimizer": {"adam": {"embedding_rows": "all"}},
     "training": {"default": TRAINING},
