@@ -13,7 +13,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unroll.errors import Refused, require
+from unroll.errors import Refused, redacted, require
 from unroll.tracking import journal
 
 CHECKPOINTS = "checkpoints"
@@ -58,7 +58,7 @@ def write_atomically(path: Path, text: str) -> None:
 def record(store: Path, run_id: str, name: str, directory: Path, started: float) -> None:
     """Enter a run that has a checkpoint from now on and was ``started`` then, in seconds since
     1970."""
-    entry = Entry(run_id, name, str(directory.resolve()), started)
+    entry = Entry(run_id, redacted(name), str(directory.resolve()), started)
     write_atomically(store / LEDGER / f"{run_id}.json", json.dumps(asdict(entry)))
 
 
