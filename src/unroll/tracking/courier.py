@@ -131,6 +131,7 @@ class Courier:
         self._reason = first_line(error)
         now = time.monotonic()
         self._failing_since = self._failing_since or now
-        if not self._said and now - self._failing_since >= QUIET:
+        lasts = now - self._failing_since >= QUIET
+        if lasts and not self._said and not self._abandoned:
             self._said = True
             say(f"{self._reason}. The run goes on; what is tracked waits in {self.journal.path}")
