@@ -68,10 +68,10 @@ def test_the_result_is_written_before_a_store_that_fails_can_lose_it(
 ) -> None:
     from unroll.tracking.tracker import MLflowTracker
 
-    def fails(tracker: MLflowTracker, run_id: str) -> bool:
-        raise Refused("the tracking store does not work")
+    def fails(tracker: MLflowTracker, directory: Path, run_id: str) -> bool:
+        raise Refused("the tracking store cannot be written")
 
-    monkeypatch.setattr(MLflowTracker, "resume", fails)
+    monkeypatch.setattr(MLflowTracker, "extend", fails)
     with pytest.raises(Refused):
         do(tmp_path / "run", "task=evaluate", f"run={trained['run_id']}")
     assert (tmp_path / "run" / "result.json").is_file()

@@ -40,6 +40,7 @@ class Run:
         patched.setattr(delivery, "connect", lambda place: store)
         self.config: Any = replace(composed(), directory=str(directory))
         self.step = self.marked = 0
+        self.last: str | None = None
         self.open()
         self.journal.append("start", **START)
         self.journal.append("checkpoint", step=0)
@@ -57,7 +58,8 @@ class Run:
             self.delivery.deliver()
 
     def tag(self) -> None:
-        self.journal.append("tag", name="last", value=str(self.step))
+        self.last = str(self.step)
+        self.journal.append("tag", name="last", value=self.last)
 
     def checkpoint(self) -> None:
         self.journal.append("checkpoint", step=self.step)
@@ -86,13 +88,14 @@ class Run:
         self.journal.append("finish", status="FINISHED")
 
 
-ACTIONS = ("log", "log", "log", "deliver", "tag", "checkpoint", "resume", "crash", "power_failure")
+ACTIONS = ("log", "log", "log", "deliver", "deliver", "tag", "checkpoint")
+ACTIONS += ("resume", "crash", "power_failure")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     actions=st.lists(st.sampled_from(ACTIONS), max_size=40),
-    failures=st.lists(st.sampled_from([None, None, BEFORE, HALF, AFTER]), max_size=60),
+    failures=st.lists(st.sampled_from([*[None] * 7, BEFORE, HALF, AFTER]), max_size=60),
     size=st.sampled_from([2, 5, 500]),
 )
 def test_any_pattern_of_failures_yields_every_point_once_and_in_order(
@@ -119,13 +122,48 @@ def test_any_pattern_of_failures_yields_every_point_once_and_in_order(
         assert len(set(store.rows)) == len(store.rows)
         (found,) = store.runs.values()
         assert found.info.status == "FINISHED"
-        assert found.data.tags["t"] == "1"
+        assert (found.data.tags["t"], found.data.tags.get("last")) == ("1", run.last)
         assert found.data.params["a"] == "1"
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return Run(tmp_path, FakeStore(), monkeypatch)
+
+
+def steps(run: Run) -> list[int]:
+    return [row[1] for row in run.store.rows if row[0] == "a"]
+
+
+def test_points_that_the_store_has_are_not_doubled_by_a_resumed_run(run: Run) -> None:
+    for step in range(1, 7):
+        run.log()
+        if step == 2:
+            run.checkpoint()
+    run.deliver()
+    run.resume()
+    for _ in range(6):
+        run.log()
+        run.deliver()
+    assert steps(run) == list(range(1, 9))
+
+
+def test_a_batch_whose_answer_is_lost_again_and_again_arrives_once(run: Run) -> None:
+    run.deliver()
+    for _ in range(3):
+        run.log()
+    log_batch, halves = run.store.log_batch, [True, True, False]
+
+    def failing(run_id: str, metrics: Any = (), **rest: Any) -> None:
+        log_batch(run_id, metrics[: len(metrics) // 2] if halves.pop(0) else metrics, **rest)
+        raise MlflowException("no answer")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run.store, "log_batch", failing)
+        for _ in range(3):
+            run.deliver()
+    run.delivery.deliver()
+    assert steps(run) == [1, 2, 3]
 
 
 def test_a_store_that_lost_the_run_gets_it_again(run: Run) -> None:

@@ -12,6 +12,7 @@ from unroll.tracking.delivery import Delivery
 from unroll.tracking.journal import Journal, say
 from unroll.tracking.store import Unavailable
 
+THREAD = "tracking"
 PERIOD = 10.0
 """Seconds between two deliveries to a store that works."""
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
@@ -32,13 +33,16 @@ class Courier:
         """Why the store, which works, does not take the run."""
         self._tried = threading.Event()
         self._wake = threading.Event()
-        self._closing = self._abandoned = False
+        self._closing = False
+        self._ending = threading.Lock()
+        self._abandoned = self._ended = False  # of two that end, the later one closes the journal
+        self._end = threading.Event()
         self._reason = "it has not answered yet"
         self._failing_since: float | None = None
         self._said = False
         self._started = time.monotonic()
         # a daemon: a store that hangs does not keep the process
-        self._thread = threading.Thread(target=self._deliver_all, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -64,13 +68,14 @@ class Courier:
         self._closing = True
         self._wake.set()
         with suppress(KeyboardInterrupt):  # it ends the wait, not the run, whose work is done
-            while self._thread.is_alive():
+            while not self._end.is_set():
                 before = self.delivery.cursor
-                self._thread.join(patience)
+                self._end.wait(patience)
                 begun = self._tried.is_set() or self.delivery.client is not None
                 if begun and self.delivery.cursor == before:
                     break
-        self._abandoned = True
+        with self._ending:
+            self._abandoned, ended = True, self._ended
         self._wake.set()
         if self.refused is None and self.delivery.left:
             say(
@@ -78,9 +83,19 @@ class Courier:
                 f"({self._reason}); they are kept in {self.journal.path}: deliver them with unroll "
                 "task=sync"
             )
-        if not self._thread.is_alive():  # else it closes the journal when its last request ends,
-            self.journal.close()  # so that no other process delivers meanwhile
+        if ended:  # else the journal stays locked, so that no other process delivers, until the
+            self.journal.close()  # last request of the thread ends
         return self.delivery.left == 0
+
+    def _run(self) -> None:
+        try:
+            self._deliver_all()
+        finally:
+            with self._ending:
+                abandoned, self._ended = self._abandoned, True
+            if abandoned:
+                self.journal.close()
+            self._end.set()
 
     def _deliver_all(self) -> None:
         pause = FIRST_RETRY
@@ -106,8 +121,6 @@ class Courier:
                 self._tried.set()
             self._wake.wait(wait)
             self._wake.clear()
-        if self._abandoned:
-            self.journal.close()
 
     def _works(self) -> None:
         if self._said:
@@ -118,6 +131,7 @@ class Courier:
         self._reason = first_line(error)
         now = time.monotonic()
         self._failing_since = self._failing_since or now
-        if not self._said and now - self._failing_since >= QUIET:
+        lasts = now - self._failing_since >= QUIET
+        if lasts and not self._said and not self._abandoned:
             self._said = True
             say(f"{self._reason}. The run goes on; what is tracked waits in {self.journal.path}")

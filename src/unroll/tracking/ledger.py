@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unroll.errors import Refused, require
+from unroll.errors import Refused, redacted, require
 from unroll.tracking import journal
 
 CHECKPOINTS = "checkpoints"
@@ -63,7 +63,7 @@ def record(
     store: Path, run_id: str, name: str, directory: Path, started: float, fingerprint: str
 ) -> None:
     """Enter a run that was ``started`` then, in seconds since 1970."""
-    entry = Entry(run_id, name, str(directory.resolve()), started, fingerprint)
+    entry = Entry(run_id, redacted(name), str(directory.resolve()), started, fingerprint)
     write_atomically(store / LEDGER / f"{run_id}.json", json.dumps(asdict(entry)))
 
 

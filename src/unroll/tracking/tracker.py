@@ -245,7 +245,7 @@ class MLflowTracker(JournalTracker):
     def _open(self, directory: Path, key: str, name: str) -> None:
         super()._open(directory, key, name)
         try:
-            ledger.owe(self.store, key, name, directory, time.time())
+            ledger.owe(self.store, key, storable(name), directory, time.time())
         except OSError as error:
             self.journal.discard()
             raise Refused(
