@@ -165,7 +165,7 @@ def _carrying(
     """The hidden vectors after the prefixes, ``samples`` rows for each, and what reads on."""
     hidden, state = _read(model, prefixes)
     rows = torch.arange(len(prefixes), device=hidden.device).repeat_interleave(samples)
-    for batch in rows.split(ROWS_AT_ONCE):
+    for batch in torch.split(rows, ROWS_AT_ONCE):
         yield hidden[batch], Carrying(model, model.select(state, batch))
 
 

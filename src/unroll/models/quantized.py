@@ -63,13 +63,15 @@ def quantize(weights: Weights) -> dict[str, Tensor]:
     Raises:
         Refused: torchao is not installed.
     """
+    logging.disable(logging.WARNING)  # torchao warns of kernels for devices that are not there
     try:
-        logging.getLogger("torchao").setLevel(logging.ERROR)  # it lists kernels of absent devices
         from torchao.quantization import Int8Tensor, PerRow
     except ImportError as error:
         raise Refused(
             "int8 needs the package torchao: install it with pip install 'unroll[int8]'"
         ) from error
+    finally:
+        logging.disable(logging.NOTSET)
     found = {}
     for name, tensor in weights.items():
         if tensor.dim() < 2:
@@ -137,7 +139,7 @@ class Int8Linear(nn.Module):
 
     def _many(self, hidden: Tensor) -> Tensor:
         scores = hidden.new_empty(len(hidden), len(self.rows))
-        blocks = zip(scores.split(BLOCK, dim=1), self.rows.split(BLOCK), strict=True)
+        blocks = zip(torch.split(scores, BLOCK, 1), torch.split(self.rows, BLOCK), strict=True)
         for columns, rows in blocks:
             columns.copy_(F.linear(hidden, rows.to(hidden.dtype)))
         return scores.mul_(self.scale).add_(self.bias)
@@ -158,9 +160,10 @@ class Int8Layers(nn.Module):
         self.step = STEPS[config.nonlinearity if isinstance(config, RNNConfig) else config.name]
         layers = range(config.layers)
         self.inputs, self.recurrent = (
-            nn.ModuleList(Int8Linear(weights, "cell.module", f"_{kind}_l{n}") for n in layers)
+            [Int8Linear(weights, "cell.module", f"_{kind}_l{n}") for n in layers]
             for kind in ("ih", "hh")
         )
+        self.layers = nn.ModuleList(self.inputs + self.recurrent)
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """``(batch, time, input)`` to ``(batch, time, hidden)`` and the state after it."""
