@@ -17,6 +17,7 @@ from unroll.errors import Refused
 from unroll.evaluation import perplexity
 from unroll.evaluation.perplexity import Score, Stream, score
 from unroll.models.language_model import LanguageModel
+from unroll.registry import build
 
 CELLS = ["rnn", "lstm", "gru"]
 PROTOCOLS = ["stream", "document", "last", "window", "handout"]
@@ -260,6 +261,14 @@ def test_many_columns_of_a_stream_score_nearly_as_one_row_does(model, setting, n
     assert found.nats != exact.nats
     assert found.nats_per_token == pytest.approx(exact.nats_per_token, abs=1e-5)
     assert (found.tokens, found.unknown) == (exact.tokens, exact.unknown)
+
+
+def test_columns_are_exact_for_n_grams_which_need_only_a_few_tokens(composed, setting):
+    made = build("model", composed("model=ngram").model, VOCABULARY)
+    long = stream_of([1000] * 6)
+    made.count(long.tokens[:3000])
+    exact = score(made, long, setting("stream", rows=1), UNKNOWN)
+    assert score(made, long, setting("stream"), UNKNOWN).nats == pytest.approx(exact.nats, rel=1e-6)
 
 
 def test_one_row_of_a_stream_reads_the_text_as_it_is(model, setting, monkeypatch):
