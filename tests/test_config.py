@@ -108,9 +108,19 @@ def test_the_source_is_read_once() -> None:
     assert source_fingerprint() is first
 
 
+def test_int8_is_for_tasks_that_write_or_score_with_a_trained_run_on_a_cpu() -> None:
+    for task in ("sample", "evaluate"):
+        assert compose(["precision=int8", f"task={task}", "run=x"]).precision == "int8"
+    for words in (["task=train"], ["task=describe"], ["task=deploy", "run=x"]):
+        with pytest.raises(Refused, match=r"precision=int8 has no meaning for task="):
+            compose(["precision=int8", *words])
+    with pytest.raises(Refused, match=r"precision=int8 is computed on a CPU, not with device=mps"):
+        compose(["precision=int8", "task=sample", "run=x", "device=mps"])
+
+
 def test_precision_is_float32_and_nothing_else() -> None:
     assert compose([]).precision == "float32"
-    with pytest.raises(Refused, match="unknown precision 'bfloat16': did you mean 'float32'"):
+    with pytest.raises(Refused, match="unknown precision 'bfloat16'"):
         compose(["precision=bfloat16"])
 
 

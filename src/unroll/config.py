@@ -69,7 +69,8 @@ class Config:
     seed: int
     """Seed of initialization, dropout and the order of batches."""
     precision: str
-    """Number format of the products of a model: float32."""
+    """Number format of the products of a model: float32. int8, with task=sample and task=evaluate:
+    the weights are rounded."""
     device: str
     """auto, cpu, cuda or mps."""
     threads: int | None
@@ -83,7 +84,16 @@ class Config:
 
     def __post_init__(self) -> None:
         require_one_of("device", self.device, ("auto", "cpu", "cuda", "mps"))
-        require_one_of("precision", self.precision, ("float32",))
+        require_one_of("precision", self.precision, ("float32", "int8"))
+        require(
+            self.precision != "int8" or self.task.name in ("sample", "evaluate"),
+            f"precision=int8 has no meaning for task={self.task.name}: it is for task=sample and "
+            "task=evaluate, which read a trained run",
+        )
+        require(
+            self.precision != "int8" or self.device in ("auto", "cpu"),
+            f"precision=int8 is computed on a CPU, not with device={self.device}: leave that out",
+        )
         require(
             self.threads is None or self.threads >= 1,
             f"threads={self.threads}: must be at least 1 (or null for all cores)",

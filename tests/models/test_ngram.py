@@ -240,7 +240,7 @@ def test_parameters_are_the_probabilities_and_the_back_off_weights():
 
 @pytest.fixture
 def setting(composed):
-    base = replace(composed().evaluation, context=4, batch_size=3)
+    base = replace(composed().evaluation, context=4, rows=3)
     return lambda protocol: replace(base, protocol=protocol)
 
 

@@ -32,6 +32,7 @@ BIDIRECTIONAL: dict[str, tuple[Any, ...]] = {
     "evaluation.gradient_steps": (None,),
     "training/truncation": ("full",),
     "task": ("evaluate", "sample", "compare"),
+    "precision": ("float32",),
 }
 """The values that work with a bidirectional model, the suggested one first. Such a model sees the
 tokens after a position, so it predicts only the token after its input and carries no state."""

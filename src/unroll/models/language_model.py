@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -114,3 +115,7 @@ class LanguageModel(nn.Module):
     def select(self, state: State, rows: Tensor) -> State:
         """The state of these rows."""
         return self.cell.select(state, rows)
+
+    def join(self, states: Sequence[State]) -> State:
+        """The state of the rows of all these states, one state after the other."""
+        return self.cell.join(states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -71,6 +71,9 @@ class Model(Protocol):
 
     def select(self, state: Any, rows: Tensor) -> Any:
         """The state of these rows."""
+
+    def join(self, states: Sequence[Any]) -> Any:
+        """The state of the rows of all these states, one state after the other."""
 
     def train(self, mode: bool = True) -> Any: ...
 

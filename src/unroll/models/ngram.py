@@ -12,7 +12,7 @@ loops over words in Python.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -84,6 +84,10 @@ class NGramModel(nn.Module):
     def select(self, state: Tensor, rows: Tensor) -> Tensor:
         """The state of these rows."""
         return state[rows]
+
+    def join(self, states: Sequence[Tensor]) -> Tensor:
+        """The state of the rows of all these states, one state after the other."""
+        return torch.cat(list(states))
 
 
 class NGramTables(nn.Module):

@@ -6,7 +6,7 @@ State is opaque outside this package: a caller passes it back, or asks a cell to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
@@ -129,6 +129,13 @@ class Cell(nn.Module, Generic[Config]):
     def select(self, state: State, rows: Tensor) -> State:
         """The state of these rows, in this order; a row may be given more than once."""
         return self.map_state(state, lambda part: part.index_select(1, rows))
+
+    def join(self, states: Sequence[State]) -> State:
+        """The state of the rows of all these states, one state after the other."""
+        parts = tuple(
+            torch.cat(part, dim=1) for part in zip(*map(self.state_parts, states), strict=True)
+        )
+        return parts if isinstance(states[0], tuple) else parts[0]
 
 
 class RNN(Cell[RNNConfig]):
