@@ -15,7 +15,6 @@ from unroll.data.vocabulary import END, SPECIALS, Vocabulary
 from unroll.errors import require
 from unroll.generation.config import SamplingConfig
 from unroll.models.model import Model
-from unroll.models.recurrent import single_steps
 
 END_ID = SPECIALS.index(END)
 NEVER_DRAWN = SPECIALS[:END_ID]
@@ -170,8 +169,7 @@ def _continue(
             read = torch.cat([read, token.unsqueeze(1)], dim=1)[:, -context:]
             hidden, _ = model(read, model.initial_state(rows))
         else:
-            with single_steps():
-                hidden, state = model(token.unsqueeze(1), state)
+            hidden, state = model(token.unsqueeze(1), state)
         last = hidden[:, -1]
     texts: list[list[int]] = torch.stack(drawn, dim=1).tolist()
     if stop is not None:
