@@ -30,7 +30,7 @@ def test_a_fingerprint_follows_the_figures_and_not_the_places() -> None:
     assert fingerprint(base, "c") != fingerprint(compose(["seed=2"]), "c")
     assert fingerprint(base, "c") != fingerprint(base, "another corpus")
     other = copy.copy(base)
-    object.__setattr__(other, "precision", "bfloat16")  # refused for now
+    object.__setattr__(other, "precision", "bfloat16")
     assert fingerprint(base, "c") != fingerprint(other, "c")
 
 
@@ -108,10 +108,19 @@ def test_the_source_is_read_once() -> None:
     assert source_fingerprint() is first
 
 
-def test_precision_is_float32_and_nothing_else() -> None:
-    assert compose([]).precision == "float32"
-    with pytest.raises(Refused, match="unknown precision 'bfloat16': did you mean 'float32'"):
-        compose(["precision=bfloat16"])
+def test_an_unknown_precision_is_refused() -> None:
+    assert compose([]).precision == "auto"
+    with pytest.raises(Refused, match="unknown precision 'bfloat61': did you mean 'bfloat16'"):
+        compose(["precision=bfloat61"])
+
+
+def test_int8_is_for_scoring_and_generation_only() -> None:
+    for task in ("sample", "evaluate"):
+        assert compose([f"task={task}", "run=latest", "precision=int8"]).precision == "int8"
+    with pytest.raises(Refused, match="precision=int8 has no meaning for task=deploy: use it with"):
+        compose(["task=deploy", "run=latest", "precision=int8"])
+    with pytest.raises(Refused, match="precision=int8 has no meaning for task=train"):
+        compose(["precision=int8"])
 
 
 @pytest.mark.parametrize("task", names("task"))

@@ -16,7 +16,7 @@ from unroll.errors import Refused, require
 from unroll.models.language_model import LanguageModel
 from unroll.models.ngram import NGramModel
 from unroll.registry import build, restore
-from unroll.tasks.run import device, prepare
+from unroll.tasks.run import device, prepare, resolved
 from unroll.tracking import ledger
 from unroll.training import checkpoint
 
@@ -88,7 +88,7 @@ def load_run(reference: str | None, config: Config, overrides: list[str]) -> Tra
     except (KeyError, TypeError, ValueError) as error:
         raise Refused(f"checkpoint {path} is damaged: {error}") from error
     prepare(config)
-    model = build("model", model_config, len(vocabulary), config.precision)
+    model = build("model", model_config, len(vocabulary), resolved(config).precision)
     found.load(model)
     model.to(device(config))
     return Trained(found.run_id, found.step, model, tokenizer, vocabulary, data)
