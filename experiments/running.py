@@ -26,6 +26,7 @@ from unroll.folders import CONF, HOME
 from unroll.registry import build
 from unroll.report.page import Section
 from unroll.report.runs import Record
+from unroll.tasks.run import resolved
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import STUDY, Family, reuse
 from unroll.tracking.ledger import write_atomically
@@ -146,7 +147,7 @@ class Session:
             job = study.with_overrides(job, self.extra)
             config = composed(job.overrides)
             corpus: str = build("data", config.data).fingerprint()
-            key = fingerprint(config, corpus)
+            key = fingerprint(resolved(config), corpus)
             if job.alone:
                 key = f"alone on {platform.node()}: {key}"
             plan.append(Planned(study, job, config, key))

@@ -26,7 +26,7 @@ from unroll.folders import CHECKOUT as CHECKOUT
 from unroll.folders import CONF as CONF
 from unroll.folders import HOME, PACKAGE
 from unroll.generation.config import SamplingConfig
-from unroll.models.config import ModelConfig, RecurrentConfig, require_one_direction
+from unroll.models.config import PRECISIONS, ModelConfig, RecurrentConfig, require_one_direction
 from unroll.registry import names, register_schema, restore_key, schema
 from unroll.tasks.config import TaskConfig
 from unroll.tracking.config import TrackingConfig
@@ -54,6 +54,10 @@ PLACES = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.c
 """Keys that say where things are stored, not what is run."""
 
 
+INT8_TASKS = ("sample", "evaluate")
+"""Tasks that may run a trained model in int8."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that a user can set for a run."""
@@ -69,8 +73,9 @@ class Config:
     seed: int
     """Seed of initialization, dropout and the order of batches."""
     precision: str
-    """Number format of the products of a model: float32. int8, with task=sample and task=evaluate:
-    the weights are rounded."""
+    """Number format of the products of a model. auto: bfloat16 where the device multiplies it
+    faster, else float32, and the run records which; int8, to score and to generate: the weights
+    are rounded."""
     device: str
     """auto, cpu, cuda or mps."""
     threads: int | None
@@ -84,11 +89,11 @@ class Config:
 
     def __post_init__(self) -> None:
         require_one_of("device", self.device, ("auto", "cpu", "cuda", "mps"))
-        require_one_of("precision", self.precision, ("float32", "int8"))
+        require_one_of("precision", self.precision, ("auto", *PRECISIONS, "int8"))
         require(
-            self.precision != "int8" or self.task.name in ("sample", "evaluate"),
-            f"precision=int8 has no meaning for task={self.task.name}: it is for task=sample and "
-            "task=evaluate, which read a trained run",
+            self.precision != "int8" or self.task.name in INT8_TASKS,
+            f"precision=int8 has no meaning for task={self.task.name}: use it with "
+            f"{' or '.join(f'task={name}' for name in INT8_TASKS)}, or set precision=auto",
         )
         require(
             self.precision != "int8" or self.device in ("auto", "cpu"),

@@ -15,7 +15,7 @@ from unroll.registry import register
 LANGUAGE_MODEL = "unroll.models.language_model:LanguageModel"
 TRAINER = "unroll.training.loop:Trainer"
 SMOOTHINGS = ("kneser_ney", "laplace", "none")
-PRECISIONS = ("float32",)
+PRECISIONS = ("float32", "bfloat16")
 """Number formats of a model's products."""
 
 SPECIAL_TOKENS = 4
@@ -121,7 +121,8 @@ class RecurrentConfig(ModelConfig):
     """Config that the three cells share."""
 
     implementation: str
-    """library: PyTorch's module; scratch: the same equations in plain PyTorch, slower."""
+    """library: the fastest for the cell and the device, with PyTorch's weights; scratch: the same
+    equations in plain PyTorch, slower."""
     embedding_size: int
     one_hot: bool
     """Feed one-hot vectors instead of learned embeddings; embedding_size then has no meaning."""

@@ -41,6 +41,7 @@ def train(
         KeyboardInterrupt: the training was interrupted; its result is written all the same.
     """
     run = Run(config, directory, overrides)
+    config = run.config
     reused = run.finished_before(reuse)
     if reused:
         return reused
