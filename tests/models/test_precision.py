@@ -77,3 +77,24 @@ def test_bfloat16_is_near_float32_and_keeps_weights_states_and_losses_in_float32
     torch.testing.assert_close(exact, rough, rtol=0, atol=0.02)
     assert torch.linalg.norm(gradient - near) < 0.05 * torch.linalg.norm(gradient)
     assert low_loss == pytest.approx(loss, rel=0.01)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_training_in_bfloat16_ends_within_a_percent_of_the_perplexity_of_float32(composed, cell):
+    changes = ("model.hidden_size=24", "model.embedding_size=16", "model.layers=2")
+    config = composed(f"model={cell}", *changes).model
+    ids = torch.randint(20, (8, 13), generator=torch.Generator().manual_seed(0))
+    found = {}
+    for name in ("float32", "bfloat16"):
+        torch.manual_seed(1)
+        model = LanguageModel(config, 20, name)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(40):
+            hidden, _ = model(ids[:, :-1], model.initial_state(8))
+            loss = model.softmax.loss(hidden.flatten(0, 1), ids[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found[name] = math.exp(loss.item())
+    assert found["float32"] < 15  # of 20 at the start
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.01)

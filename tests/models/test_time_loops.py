@@ -84,6 +84,23 @@ def test_without_a_graph_the_numbers_are_the_same_and_nothing_can_be_derived(nam
         assert not found.requires_grad
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", [*MODULES, "relu"])
+def test_a_step_without_a_graph_equals_one_with_a_graph(name, precision, bidirectional):
+    torch.manual_seed(0)
+    options = {"num_layers": 2, "bidirectional": bidirectional, "batch_first": True}
+    options |= {"nonlinearity": "relu"} if name == "relu" else {}
+    module = MODULES["rnn" if name == "relu" else name][0](3, 4, **options)
+    values = torch.randn(5, 1, 3)
+    one, other = torch.randn(2, 4 if bidirectional else 2, 5, 4)
+    first = (one, other) if name == "lstm" else one
+    hidden, last = module(values, first)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, precision != torch.float32):
+        found, end = module(values, first)
+    torch.testing.assert_close((found, end), (hidden, last))
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_frozen_weights_and_inputs_leave_the_other_gradients_as_they_are(name):
     torch.manual_seed(0)

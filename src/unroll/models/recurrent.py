@@ -70,7 +70,7 @@ class Cell(nn.Module, Generic[Config]):
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         hidden, state = self.module(inputs, state)
-        return hidden.to(self.dtype), self.map_state(state, lambda part: part.to(self.dtype))
+        return hidden, state
 
     @property
     def dtype(self) -> torch.dtype:

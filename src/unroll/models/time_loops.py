@@ -264,7 +264,21 @@ class LSTMLoop(TimeLoop):
 
 
 class TimeMajor(nn.RNNBase):
-    """A stack of layers, each computed by ``layer``; on other devices PyTorch's own module."""
+    """A stack of layers, each computed by ``layer``. A single step without a graph is one call of
+    ``step``, all layers together; on other devices PyTorch's own module runs."""
+
+    def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """A token of each row, ``(batch, 1, input)``, to ``(batch, 1, width)`` and the state after
+        it, in float32: reading the weights takes most of the time, so rounding them would not
+        pay."""
+        arguments = (self._flat_weights, True, self.num_layers, 0.0, False, self.bidirectional)
+        with torch.autocast("cpu", enabled=False):
+            hidden, *after = self.kernel(inputs, state, *arguments, True)
+        return hidden, tuple(after) if isinstance(state, tuple) else after[0]
+
+    def kernel(self, *arguments: Any) -> tuple[Tensor, ...]:
+        """PyTorch's function that computes all layers."""
+        raise NotImplementedError
 
     def layer(
         self, inputs: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor]
@@ -275,10 +289,14 @@ class TimeMajor(nn.RNNBase):
 
     def forward(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """``(batch, time, input)`` to ``(batch, time, width)`` and the state after it."""
+        many = isinstance(state, tuple)
         if inputs.device.type != "cpu":
-            hidden, after = super().forward(inputs, state)
-            return hidden, after
-        parts = state if isinstance(state, tuple) else (state,)
+            hidden, after = super().forward(inputs, state)  # cuDNN: in the precision throughout
+            ends = [part.to(inputs.dtype) for part in (after if many else (after,))]
+            return hidden.to(inputs.dtype), tuple(ends) if many else ends[0]
+        if inputs.shape[1] == 1 and not torch.is_grad_enabled():
+            return self.step(inputs, state)
+        parts = state if many else (state,)
         directions = 2 if self.bidirectional else 1
         hidden, ends = inputs.transpose(0, 1), []
         for index in range(self.num_layers):
@@ -296,7 +314,7 @@ class TimeMajor(nn.RNNBase):
                 ends.append(end)
             hidden = torch.cat(sides, dim=-1) if len(sides) > 1 else sides[0]
         after = tuple(torch.stack(part) for part in zip(*ends, strict=True))
-        return hidden.transpose(0, 1), after if isinstance(state, tuple) else after[0]
+        return hidden.transpose(0, 1), after if many else after[0]
 
 
 def products_dtype(inputs: Tensor) -> torch.dtype:
@@ -307,10 +325,13 @@ def products_dtype(inputs: Tensor) -> torch.dtype:
 
 
 class RNNLayers(TimeMajor, nn.RNN):  # type: ignore[misc]  # its forward is overloaded
+    def kernel(self, *arguments: Any) -> tuple[Tensor, ...]:
+        return (torch.rnn_relu if self.mode == "RNN_RELU" else torch.rnn_tanh)(*arguments)
+
     def layer(
         self, inputs: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        relu = self.nonlinearity == "relu"
+        relu = self.mode == "RNN_RELU"
         found: tuple[Tensor, ...] = RNNLoop.apply(  # type: ignore[no-untyped-call]
             inputs, products_dtype(inputs), *weights, *state, relu
         )
@@ -318,6 +339,9 @@ class RNNLayers(TimeMajor, nn.RNN):  # type: ignore[misc]  # its forward is over
 
 
 class GRULayers(TimeMajor, nn.GRU):  # type: ignore[misc]  # its forward is overloaded
+    def kernel(self, *arguments: Any) -> tuple[Tensor, ...]:
+        return torch.gru(*arguments)
+
     def layer(
         self, inputs: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
@@ -330,6 +354,10 @@ class GRULayers(TimeMajor, nn.GRU):  # type: ignore[misc]  # its forward is over
 class LSTMLayers(TimeMajor, nn.LSTM):  # type: ignore[misc]  # its forward is overloaded
     """In float32, oneDNN computes sequences: it is faster than the loop by a tenth to a third. A
     single step is faster without it, because it lays out the weights anew at every call."""
+
+    def kernel(self, *arguments: Any) -> tuple[Tensor, ...]:
+        with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
+            return torch.lstm(*arguments)
 
     def layer(
         self, inputs: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor]
