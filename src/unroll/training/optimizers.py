@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
+import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -19,17 +21,36 @@ from unroll.training.config import (
     StepConfig,
 )
 
+Made = TypeVar("Made", bound=Optimizer)
+
+SPEAK_TO_COMPILER = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
+"""Methods of PyTorch's optimizers that tell its compiler to leave them alone."""
+
+
+def eager(kind: type[Made]) -> type[Made]:
+    """An optimizer class whose methods do not import PyTorch's compiler.
+
+    The compiler only learns that it should not compile them, and importing it takes as long as
+    importing the rest of PyTorch.
+    """
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in SPEAK_TO_COMPILER}
+    plain["step"] = torch.no_grad()(plain["step"])
+    return cast("type[Made]", type(kind.__name__, (kind,), plain))
+
+
+EagerAdam, EagerAdamW, EagerSGD = eager(Adam), eager(AdamW), eager(SGD)
+
 
 def adam(config: AdaptiveConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return Adam(parameters, **_adaptive(config))
+    return EagerAdam(parameters, **_adaptive(config))
 
 
 def adamw(config: AdaptiveConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return AdamW(parameters, **_adaptive(config))
+    return EagerAdamW(parameters, **_adaptive(config))
 
 
 def sgd(config: SGDConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return SGD(
+    return EagerSGD(
         parameters,
         lr=config.learning_rate,
         momentum=config.momentum,
