@@ -14,11 +14,13 @@ help: ## show this list
 
 setup: $(READY) ## create .venv with pinned versions (needs Python 3.11 or newer)
 
+# --no-compile: a module is compiled when it is first imported, instead of all of them now
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $$($(PYTHON) --version) is too old: Unroll needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	  --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 train: setup ## train one model: make train OVERRIDES="model=gru training.epochs=3"

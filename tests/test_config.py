@@ -103,6 +103,23 @@ def test_a_new_module_counts(source: Path) -> None:
     assert source_fingerprint(source) != source_fingerprint(PACKAGE)
 
 
+def test_a_source_fingerprint_on_disk_that_is_cut_off_is_made_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unroll.config.HOME", tmp_path)
+    (source / "another.py").write_text("LAYERS = 6\n", encoding="utf-8")
+    first = source_fingerprint(source)
+    (kept,) = (tmp_path / ".cache" / "source").iterdir()
+    for text in (first, first[:-1], ""):
+        kept.write_text(text, encoding="utf-8")
+        source_fingerprint.cache_clear()
+        assert source_fingerprint(source) == first
+    kept.write_text("0" * len(first), encoding="utf-8")
+    source_fingerprint.cache_clear()
+    assert source_fingerprint(source) == "0" * len(first)
+    source_fingerprint.cache_clear()
+
+
 def test_the_source_is_read_once() -> None:
     first = source_fingerprint()
     assert source_fingerprint() is first

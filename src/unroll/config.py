@@ -8,9 +8,12 @@ file of the class that it builds.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import json
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -196,17 +199,36 @@ def fingerprint(config: Config, corpus_fingerprint: str) -> str:
 def source_fingerprint(package: Path = PACKAGE) -> str:
     """A hash of the source code that decides results: every module of the package except
     ``NOT_IN_RESULTS``. Comments, docstrings and layout do not count, because the syntax tree is
-    hashed. It is read once for each process."""
+    hashed. It is read once for each process, and kept on disk under a hash of the files."""
+    sources = {
+        path.relative_to(package).with_suffix("").parts: path.read_bytes()
+        for path in sorted(package.rglob("*.py"))
+    }
+    counted = {
+        ".".join(module): source
+        for module, source in sources.items()
+        if module[0] not in NOT_IN_RESULTS and module not in (("__init__",), ("__main__",))
+    }
+    content = hashlib.blake2b(repr((sys.version_info, counted)).encode(), digest_size=16)
+    kept = HOME / ".cache" / "source" / content.hexdigest()
+    with contextlib.suppress(OSError):
+        if len(found := kept.read_text()) == len(content.hexdigest()):  # else it is cut off
+            return found
+    found = _hash_of_trees(counted)
+    with contextlib.suppress(OSError):  # a folder that cannot be written costs half a second
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(found)
+    return found
+
+
+def _hash_of_trees(sources: Mapping[str, bytes]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(package.rglob("*.py")):
-        module = path.relative_to(package).with_suffix("").parts
-        if module[0] in NOT_IN_RESULTS or module in (("__init__",), ("__main__",)):
-            continue
-        tree = ast.parse(path.read_bytes())
+    for module, source in sources.items():
+        tree = ast.parse(source)
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 node.body = [line for line in node.body if not _is_docstring(line)]
-        digest.update(f"{'.'.join(module)} {ast.dump(tree)}\n".encode())
+        digest.update(f"{module} {ast.dump(tree)}\n".encode())
     return digest.hexdigest()
 
 
