@@ -21,7 +21,7 @@ from experiments.bench.text import (
     generated,
 )
 from experiments.bench.turns import MEASURES, RATE, Measure, Spread, Turn, compared, in_turns
-from unroll.errors import Refused, require, unknown
+from unroll.errors import Diverged, Refused, require, unknown
 
 GIVEN = {
     "PEER": "a checkout of github.com/pytorch/examples",
@@ -174,8 +174,7 @@ class Contest:
     """The devices for which it has a meaning."""
 
     def rows(self, bench: Bench) -> list[Row]:
-        """Measure on one device. A side that this version or machine does not have is a row that
-        says so."""
+        """Measure on one device. What this version or machine cannot do is a row that says so."""
         absent = [name for name in self.needs if name not in bench.given]
         if absent:
             needed = " ".join(f"{name}=..." for name in absent)
@@ -187,10 +186,13 @@ class Contest:
             except Refused as error:
                 reasons[label] = str(error)
         figures: dict[str, list[float]] = {}
-        if sides:
-            turns = {label: side.turn for label, side in sides.items()}
-            every = {OTHER: self.other(bench), **turns}
-            figures = in_turns(every, self.turns, self.warm_ups)
+        try:
+            if sides:
+                turns = {label: side.turn for label, side in sides.items()}
+                every = {OTHER: self.other(bench), **turns}
+                figures = in_turns(every, self.turns, self.warm_ups)
+        except (Refused, Diverged) as error:
+            reasons = {label: str(error) for label in sides} | reasons
         return [
             self._row(label, bench, reason=reasons[label])
             if label in reasons

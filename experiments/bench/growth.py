@@ -24,12 +24,12 @@ from unroll.errors import Refused, require
 from unroll.generation.footprint import resident
 
 TINY = (
-    "model=rnn model.embedding_size=16 model.hidden_size=16 data.batching.batch_size=256 "
-    "data.batching.length=128"
+    "model=rnn model.embedding_size=16 model.hidden_size=16 data.batching.batch_size=64 "
+    "data.batching.length=256"
 )
-TINY_VOCABULARY = 1000
+TINY_VOCABULARY = 100
 """A model that is small enough to read many words in seconds."""
-READ = 12_000_000
+READ = 10_000_000
 """Words: more than stay in memory before the pages of a text are released."""
 BASE = "model=lstm model.embedding_size=256 model.hidden_size=256"
 TOKENS, VOCABULARY = 1_000_000, 10_000

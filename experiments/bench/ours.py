@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,12 +68,24 @@ class Subject:
     @property
     def shape(self) -> Shape:
         """The sizes from which operations are counted."""
-        return Shape.of(self.config.model, clusters(self.model, self.text))
+        model: Any = self.model.config
+        return Shape.of(model, clusters(model.softmax, model.hidden_size, self.text))
 
 
-def clusters(model: LanguageModel, text: Text) -> list[Cluster]:
-    """What of the vocabulary the softmax scores for a word of the text."""
-    return [Cluster(len(text))]
+def clusters(softmax: Any, width: int, text: Text) -> list[Cluster]:
+    """What of the vocabulary a softmax scores for a word of the text: all of it, or where its
+    config has cutoffs a shortlist with an entry for each tail, and the tail of the word."""
+    counts, settings = text.counts(), vars(softmax)
+    starts = [0, *(settings.get("cutoffs") or ())]
+    ends = [*starts[1:], len(text)]
+    found = [Cluster(ends[0] + len(starts) - 1)]
+    for tail in range(1, len(starts)):
+        place = slice(starts[tail], ends[tail])
+        narrow = max(1, int(width / settings["div_value"] ** tail))
+        share = float(counts[place].sum() / counts.sum())
+        projection = narrow if narrow < width else None
+        found.append(Cluster(ends[tail] - starts[tail], share, projection))
+    return found
 
 
 class Learning:

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,6 +109,17 @@ def test_a_cluster_counts_for_the_words_that_need_it() -> None:
     assert one.bytes == 4 * (cell + first + second / 4)
     assert many.bytes * 1000 == pytest.approx(4 * (cell + first + second))
     assert shape.writing(1, bytes_per_weight=1).bytes == one.bytes / 4
+
+
+def test_an_adaptive_softmax_counts_its_shortlist_and_the_tails_by_their_words() -> None:
+    source = text.generated(3000, 50)
+    softmax = SimpleNamespace(cutoffs=[10, 30], div_value=2.0)
+    shortlist, first, second = ours.clusters(softmax, 8, source)
+    assert (shortlist, first.tokens, second.tokens) == (Cluster(12), 20, 20)
+    assert (first.projection, second.projection) == (4, 2)
+    counts = source.counts()
+    assert first.share + second.share == pytest.approx(1 - counts[:10].sum() / counts.sum())
+    assert ours.clusters(SimpleNamespace(), 8, source) == [Cluster(50)]
 
 
 def test_the_limit_is_set_by_the_slower_of_products_and_memory() -> None:
