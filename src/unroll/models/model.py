@@ -23,6 +23,13 @@ class Softmax(Protocol):
         """``(..., width)`` to ``(..., vocabulary)``: numbers whose softmax is the distribution.
         A softmax that is not computed from one set of logits gives its log-probabilities."""
 
+    def draw(
+        self, hidden: Tensor, temperature: float, never: int, generator: torch.Generator
+    ) -> Tensor:
+        """One token for each row of ``hidden (n, width)``, ``(n,)``, drawn with probability
+        proportional to p^(1/temperature) among the ids from ``never`` on; ``never`` itself where
+        none of them has any. The generator is on the device of ``hidden``."""
+
 
 class TrainableSoftmax(Softmax, Protocol):
     """What the group ``model/softmax`` builds: an ``nn.Module``, made with ``(config, width,

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from unroll.models.config import NGramConfig
+from unroll.models.drawing import draw, tempered
 from unroll.models.smoothing import SMOOTHINGS, Counts, MaximumLikelihood
 
 NOTHING = -1
@@ -157,6 +158,15 @@ class NGramTables(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """``log_probabilities``, whose softmax is the distribution."""
         return self.log_probabilities(hidden)
+
+    def draw(
+        self, hidden: Tensor, temperature: float, never: int, generator: torch.Generator
+    ) -> Tensor:
+        """One token for each row of ``hidden (n, order - 1)``, ``(n,)``, drawn with probability
+        proportional to p^(1/temperature) among the ids from ``never`` on; ``never`` itself where
+        none of them has any: without smoothing, a model may expect nothing but ``<unk>``."""
+        logs = self.log_probabilities(hidden)[:, never:]
+        return never + draw(tempered(logs, temperature), generator)
 
     def _contexts(self, hidden: Tensor) -> Iterator[tuple[Table, Tensor, Tensor]]:
         """For contexts of one word, two words, and so on: the table of the words that follow
