@@ -57,8 +57,9 @@ class Subject:
     def of(cls, words: Sequence[str], text: Text, device: str) -> Subject:
         """The model that these overrides make, with the weights of its seed."""
         config = composed(words)
+        fitted = config.model.fitted(lambda: text.counts().tolist())
         torch.manual_seed(config.seed)
-        model: LanguageModel = build("model", config.model, len(text), config.precision)
+        model: LanguageModel = build("model", fitted, len(text), config.precision)
         return cls(config, text, model.to(device))
 
     @property

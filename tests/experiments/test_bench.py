@@ -120,6 +120,9 @@ def test_an_adaptive_softmax_counts_its_shortlist_and_the_tails_by_their_words()
     counts = source.counts()
     assert first.share + second.share == pytest.approx(1 - counts[:10].sum() / counts.sum())
     assert ours.clusters(SimpleNamespace(), 8, source) == [Cluster(50)]
+    one = small("model/softmax=adaptive")
+    weights = [weight.numel() for weight in one.model.softmax.parameters() if weight.dim() == 2]
+    assert sum(part.weights(8) for part in one.shape.clusters) == sum(weights)
 
 
 def test_the_limit_is_set_by_the_slower_of_products_and_memory() -> None:
