@@ -9,6 +9,7 @@ from experiments.bench.contest import Row
 from experiments.bench.growth import AXES, Grown
 from experiments.bench.machine import Machine
 from experiments.bench.results import HEAD, PLACE, Measurement, Results
+from experiments.bench.text import AG_NEWS_VOCABULARY, PENN_TREEBANK_VOCABULARY
 from experiments.study import Question, Study
 from unroll.report import plots
 from unroll.report.page import Answer, Drawing, Table, sentence, written
@@ -21,6 +22,7 @@ GPUS = {
 """Products in bfloat16 a second without sparsity, and bytes of memory a second, as the maker's data
 sheets of the SXM boards give them."""
 MORE_CORES = 4
+TEXTS = {"AG_NEWS": AG_NEWS_VOCABULARY, "PENN_TREEBANK": PENN_TREEBANK_VOCABULARY}
 QUANTITIES = {"rate": "tokens learned a second", "megabytes": "peak memory (MB)"}
 
 
@@ -47,7 +49,7 @@ def answer(results: Results) -> Answer:
     cpu = results.devices["cpu"]
     machine, (reached, bars) = cpu.machine, results.reached()
     rates = ", ".join(
-        f"{name} {written(rate / 1e9, ',.0f')} GFLOP/s" for name, rate in machine.products.items()
+        f"{name} {written(rate / 1e9, ',.1f')} GFLOP/s" for name, rate in machine.products.items()
     )
     sentences = [
         sentence(
@@ -62,6 +64,10 @@ def answer(results: Results) -> Answer:
             rates,
             written(machine.bandwidth / 1e9, ".1f"),
         ),
+        sentence(
+            "The text of the lab's sizes is {}; that of the 2 x 200 and 2 x 650 cells is {}.",
+            *(_text(results, *each) for each in TEXTS.items()),
+        ),
         sentence("{} of the {} bars that were measured are reached.", reached, bars),
     ]
     parts: list[Drawing | Table] = [_table(results)]
@@ -69,6 +75,12 @@ def answer(results: Results) -> Answer:
         parts.append(_growth(results.growth))
     parts.append(_forecast(cpu))
     return Answer(sentences, list(parts))
+
+
+def _text(results: Results, name: str, tokens: int) -> str:
+    if f"{name}=" in results.command:
+        return name
+    return f"generated under Zipf's law over {tokens:,} tokens"
 
 
 def _table(results: Results) -> Table:
@@ -79,7 +91,8 @@ def _table(results: Results) -> Table:
         "perplexities are divided the other way round, so that a larger ratio is for us; memory is "
         "the difference in MB. Of the limit: the share of the words a second that "
         "the counts of operations and bytes allow on this machine, and which of the two sets it; "
-        "it can exceed 100% where weights stay in a cache.",
+        "it can exceed 100% where weights stay in a cache. PyTorch's example has the words of all "
+        "three files of the corpus in its dictionary, ours those of the training text.",
     )
 
 

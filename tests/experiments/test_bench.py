@@ -336,6 +336,7 @@ def test_the_section_is_drawn_from_the_file_and_absent_without_it(
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "make bench PEER=..." in html
     assert "1 of the 2 bars" in html
+    assert "generated under Zipf&#39;s law over 57,258 tokens" in html
     assert (tmp_path / "figures" / "bench_growth.svg").is_file()
 
 
