@@ -7,7 +7,7 @@ OVERRIDES ?=
 STUDIES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample evaluate sweep reproduce ui test lint format clean
+.PHONY: help setup train sample evaluate sweep reproduce bench ui test lint format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ sweep: setup ## train each cell at two sizes, in parallel: make sweep OVERRIDES=
 
 reproduce: setup ## run the studies and write report/index.html: make reproduce STUDIES="cells zipf"
 	STUDIES="$(STUDIES)" $(BIN)/python -m experiments.reproduce $(OVERRIDES)
+
+bench: setup ## time ours against other ways: make bench ROWS="lab scoring" PEER=FOLDER PENN_TREEBANK=FOLDER
+	$(BIN)/python -m experiments.bench $(OVERRIDES)
 
 ui: setup ## start the MLflow UI for mlruns/ on http://127.0.0.1:5000
 	@echo "runs: http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning"

@@ -260,7 +260,7 @@ def test_a_study_that_brings_its_data_takes_from_the_command_only_where_things_a
     assert Study("own", jobs, (), own_data=True).words(extra) == extra[2:]
     assert Study("other", jobs, ()).words(extra) == extra
     given = Study("given", jobs, (), corpus="lyrics")
-    assert given.missing() == "LYRICS=PATH"
+    assert given.missing() == "needs a text: make reproduce LYRICS=PATH"
     monkeypatch.setenv("LYRICS", "songs.zip")
     assert given.missing() is None
     assert given.words(extra) == [*extra[2:], "data.path=songs.zip"]
