@@ -21,7 +21,6 @@ from unroll.data.vocabulary import END, SPECIALS, Vocabulary
 from unroll.errors import require
 from unroll.generation.config import SamplingConfig
 from unroll.models.model import Model, Softmax
-from unroll.models.recurrent import single_steps
 
 END_ID = SPECIALS.index(END)
 NEVER_DRAWN = SPECIALS[:END_ID]
@@ -192,8 +191,7 @@ class Carrying:
         self.model, self.state = model, state
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        with single_steps():
-            hidden, self.state = self.model(tokens.unsqueeze(1), self.state)
+        hidden, self.state = self.model(tokens.unsqueeze(1), self.state)
         return hidden[:, -1]
 
 

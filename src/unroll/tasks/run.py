@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from unroll.config import Config, fingerprint, flat
 from unroll.data.config import CorpusConfig
 from unroll.data.token_stream import Encoded
 from unroll.errors import require
+from unroll.models.precision import resolve_precision
 from unroll.registry import build
 from unroll.tracking import ledger
 from unroll.tracking.naming import run_name
@@ -36,6 +37,7 @@ class Run:
     store."""
 
     def __init__(self, config: Config, directory: Path, overrides: list[str]) -> None:
+        config = resolved(config)
         self.config, self.directory, self.overrides = config, directory, overrides
         self.started = time.time()
         self.name = run_name(config, overrides)
@@ -73,7 +75,7 @@ class Run:
         inputs = [] if encoded is None else [data_input(self.config.data, encoded)]
         tracker.start(self.name, flat(self.config) | dict(params or {}), self._tags(), inputs)
         try:
-            say(f"run: {self.name} in {self.directory}")
+            say(f"run: {self.name} in {self.directory}, precision {self.config.precision}")
             yield tracker
             tracker.finish(self.status)
         except BaseException as error:
@@ -137,6 +139,16 @@ def prepare(config: Config) -> None:
     torch.manual_seed(config.seed)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+
+
+def resolved(config: Config) -> Config:
+    """The config with the precision that ``auto`` means on its device, so that a fingerprint, and
+    what a run records, name the precision that was used.
+
+    Raises:
+        Refused: the device is not available.
+    """
+    return replace(config, precision=resolve_precision(config.precision, device(config)))
 
 
 def device(config: Config) -> torch.device:

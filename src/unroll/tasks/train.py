@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,13 @@ def train(
         KeyboardInterrupt: the training was interrupted; its result is written all the same.
     """
     run = Run(config, directory, overrides)
+    config = run.config
     reused = run.finished_before(reuse)
     if reused:
         return reused
     encoded = encode(config.data, build("data", config.data))
     vocabulary = encoded.vocabulary
+    config = run.config = replace(config, model=config.model.fitted(encoded.counts))
     require_splits(config, encoded)
     show_text(config, encoded)
     prefixes = chosen_prefixes(config, encoded)

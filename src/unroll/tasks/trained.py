@@ -23,7 +23,7 @@ from unroll.models.quantized import (
     weights_of,
 )
 from unroll.registry import build, restore
-from unroll.tasks.run import device, prepare
+from unroll.tasks.run import device, prepare, resolved
 from unroll.tracking import ledger
 from unroll.training import checkpoint
 
@@ -96,7 +96,8 @@ def load_run(reference: str | None, config: Config, overrides: list[str]) -> Tra
         raise Refused(f"checkpoint {path} is damaged: {error}") from error
     prepare(config)
     int8 = config.precision == "int8"
-    model = build("model", model_config, len(vocabulary), "float32" if int8 else config.precision)
+    precision = "float32" if int8 else resolved(config).precision
+    model = build("model", model_config, len(vocabulary), precision)
     found.load(model)
     model = in_int8(model) if int8 else model.to(device(config))
     return Trained(found.run_id, found.step, model, tokenizer, vocabulary, data)

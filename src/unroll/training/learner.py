@@ -87,6 +87,13 @@ class Outcome:
         self.step_seconds.append(seconds)
         self.step_tokens.append(tokens)
 
+    def add_wait(self, seconds: float, steps: int) -> None:
+        """Add the time that the host waited for the device to end the last ``steps`` steps: what
+        it spends on a step alone is only the time to queue it."""
+        self.seconds += seconds
+        for place in range(-steps, 0):
+            self.step_seconds[place] += seconds / steps
+
     def add_point(self, figures: Mapping[str, float]) -> None:
         """Add a point at the current step to each of these curves."""
         for name, value in figures.items():

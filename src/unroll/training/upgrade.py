@@ -9,7 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 """Version of the checkpoints that are written. Version 1 (Unroll 0.1.0) had no number."""
 
 Values = dict[str, Any]
@@ -25,6 +25,8 @@ TRACKING: Values = {"run_name": None, "study": None, "label": None}
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32"}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
+    "optimizer": {"adam": {"embedding_rows": "all"}},
+    "training": {"default": {"compile": False}},
     "sampling": {"default": {"allow_special": True}},
     "tracking": {"mlflow": TRACKING, "disabled": TRACKING},
 }
@@ -39,7 +41,7 @@ def upgrade(config: Values, version: int) -> Values:
         KeyError, TypeError, AttributeError: it is not a config.
     """
     config = deepcopy(config)
-    if version == 1:
+    if version < FORMAT:  # what a version has already is left as it is
         for group, renamed in RENAMED.items():
             values = config.get(group, {})
             for old, new in renamed.items():
