@@ -58,7 +58,8 @@ class Batch:
         targets, ``(n,)``, row after row. Nothing is read back from a device."""
         places = self.places
         assert places is not None
-        return hidden[places].reshape(-1, hidden.shape[-1]), self.targets[places].flatten()
+        targets = self.targets[places].flatten()
+        return hidden[places].reshape(len(targets), hidden.shape[-1]), targets
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; the host does not wait for the copy."""
