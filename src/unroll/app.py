@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -22,7 +23,7 @@ from unroll.config import Config, typed
 from unroll.errors import INTERRUPTED, TERMINATED, Refused, Terminated, explain
 from unroll.folders import CONF
 from unroll.overrides import to_hydra_command, to_hydra_override
-from unroll.registry import build
+from unroll.registry import build, schema
 from unroll.run_directory import RunDirectory, remove_if_empty
 from unroll.terminal import PIPE_CLOSED, until_closed
 from unroll.tracking.multirun import Multirun
@@ -54,6 +55,8 @@ def command(words: list[str]) -> int:
     job, status = Job(), "FAILED"
     try:
         sys.argv[1:] = to_hydra_command(words)
+        # Hydra would compose the whole config only to read hydra.mode, which -m decides here
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
         if job.failure is not None:
             raise job.failure
@@ -146,7 +149,12 @@ def dispatch(
 
     With ``reuse``, a training that has finished before under the same config fingerprint is not
     run again, unless ``config.rerun``.
+
+    Raises:
+        Refused: the corpus is missing, which is said before PyTorch is imported; or as the task.
     """
+    if not schema("task", config.task.name).reads_run:
+        build("data", config.data).files()
     result: dict[str, Any] = build(
         "task", config.task, config, directory, overrides, reuse and not config.rerun
     )

@@ -14,6 +14,7 @@ from unroll.data.batching import (
     Permutation,
     Random,
     Sequential,
+    Unshuffled,
     WindowIndex,
     Windows,
 )
@@ -250,6 +251,16 @@ def test_a_permutation_asked_for_in_pieces_is_the_same_one():
     whole = Permutation(1000, 1, 2)(np.arange(1000))
     pieces = [Permutation(1000, 1, 2)(np.arange(n, n + 7)) for n in range(0, 994, 7)]
     assert np.concatenate(pieces).tolist() == whole[:994].tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 3000), st.booleans())
+def test_the_parts_of_an_order_are_the_order_in_pieces(size, length, shuffle):
+    order = Permutation(size, 1, 2) if shuffle else Unshuffled(size)
+    parts = list(order.parts(length))
+    assert np.concatenate(parts).tolist() == order(np.arange(size)).tolist()
+    assert [len(part) for part in parts[:-1]] == [length] * (len(parts) - 1)
+    assert 1 <= len(parts[-1]) <= length
 
 
 def test_a_permutation_sends_every_place_about_equally_often_everywhere():

@@ -36,11 +36,10 @@ def evaluate(
     write_result(directory, result)
     say(f"{split} with protocol {found.protocol}: {figures_line(found)}")
     if tracker.extend(directory, trained.run_id):
+        place = f"{split}/{found.protocol}"
+        place = f"int8/{place}" if config.precision == "int8" else place
         tracker.log(
-            {
-                f"{split}/{found.protocol}/{key}": float(value)
-                for key, value in found.figures().items()
-            },
+            {f"{place}/{key}": float(value) for key, value in found.figures().items()},
             trained.step,
         )
         tracker.close()  # and not finish: the run's status and times stay

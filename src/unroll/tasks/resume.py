@@ -38,7 +38,7 @@ def named_training(config: Config, overrides: list[str]) -> tuple[Run, Saved | N
     )
     if raised != earlier and raised.optimizer.schedule.name == "cosine":
         say("optimizer/schedule=cosine now falls towards the new end of the training")
-    return _going_on(raised, directory)
+    return _going_on(raised, directory, same=raised == earlier)
 
 
 def cut_off_training(run: Run) -> tuple[Run, Saved | None] | None:
@@ -46,7 +46,11 @@ def cut_off_training(run: Run) -> tuple[Run, Saved | None] | None:
     for entry in reversed(ledger.entries(Path(run.config.tracking.directory))):
         directory = Path(entry.directory)
         if entry.fingerprint == run.fingerprint and (directory / ledger.CONFIG).is_file():
-            return None if ledger.is_finished(directory) else _going_on(run.config, directory)
+            return (
+                None
+                if ledger.is_finished(directory)
+                else _going_on(run.config, directory, same=True)
+            )
     return None
 
 
@@ -91,7 +95,8 @@ def with_bounds(earlier: Config, config: Config, overrides: list[str]) -> Config
     return replace(earlier, training=replace(earlier.training, **raised))
 
 
-def _going_on(config: Config, directory: Path) -> tuple[Run, Saved | None]:
+def _going_on(config: Config, directory: Path, same: bool) -> tuple[Run, Saved | None]:
+    """The run in a directory, with a config that is the ``same`` as before or has other bounds."""
     folder = directory / ledger.CHECKPOINTS
     saved, problems = saved_state.newest(folder)
     for line in problems:
@@ -102,4 +107,6 @@ def _going_on(config: Config, directory: Path) -> tuple[Run, Saved | None]:
     for entry in journal.entries(directory):
         if entry["kind"] == "start":
             run.name, run.started = entry["name"], entry["time"] / 1000
+            if same:  # today's code and PyTorch do not count
+                run.fingerprint = entry["tags"]["config_fingerprint"]
     return run, saved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
     config, directory = run.config, run.directory
     encoded = encode(config.data, build("data", config.data))
     vocabulary = encoded.vocabulary
+    config = run.config = replace(config, model=config.model.fitted(encoded.counts))
     require_splits(config, encoded)
     show_text(config, encoded)
     prefixes = chosen_prefixes(config, encoded)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +23,37 @@ from unroll.training.config import (
 )
 from unroll.training.gradients import entry_of_each
 
+Made = TypeVar("Made", bound=Optimizer)
+
+SPEAK_TO_COMPILER = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
+"""Methods of PyTorch's optimizers that tell its compiler to leave them alone."""
+
+
+def eager(kind: type[Made]) -> type[Made]:
+    """An optimizer class whose methods do not import PyTorch's compiler.
+
+    The compiler only learns that it should not compile them, and importing it takes as long as
+    importing the rest of PyTorch.
+    """
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in SPEAK_TO_COMPILER}
+    plain["step"] = torch.no_grad()(plain["step"])
+    return cast("type[Made]", type(kind.__name__, (kind,), plain))
+
+
+EagerAdam, EagerAdamW, EagerSGD = eager(Adam), eager(AdamW), eager(SGD)
+
 
 def adam(config: AdamConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    kind = TouchedAdam if config.row_sparse else Adam
+    kind = TouchedAdam if config.row_sparse else EagerAdam
     return kind(parameters, **_adaptive(config))
 
 
 def adamw(config: AdaptiveConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return AdamW(parameters, **_adaptive(config))
+    return EagerAdamW(parameters, **_adaptive(config))
 
 
 def sgd(config: SGDConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return SGD(
+    return EagerSGD(
         parameters,
         lr=config.learning_rate,
         momentum=config.momentum,
@@ -51,7 +71,7 @@ def _adaptive(config: AdaptiveConfig) -> dict[str, Any]:
     }
 
 
-class TouchedAdam(Adam):
+class TouchedAdam(EagerAdam):  # type: ignore[misc, valid-type]
     """Adam that moves only the rows of a sparse gradient: the averages of the other rows do not
     age, and they stay where they are. It takes the steps of ``torch.optim.SparseAdam`` for a sparse
     gradient and Adam's for a dense one. SparseAdam waits for the device, and takes no others."""

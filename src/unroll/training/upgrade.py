@@ -14,7 +14,10 @@ FORMAT = 3
 
 Values = dict[str, Any]
 
-RENAMED: dict[str, dict[str, str]] = {"model": {"mass": "pseudocount"}}
+RENAMED: dict[str, dict[str, str]] = {
+    "evaluation": {"batch_size": "rows"},
+    "model": {"mass": "pseudocount"},
+}
 """Since version 1: keys by group, the old name and the new one."""
 
 RECURRENT: Values = {"bias": "double", "softmax": {"name": "full"}, "spectral_radius": None}
@@ -46,7 +49,7 @@ def upgrade(config: Values, version: int) -> Values:
     config = deepcopy(config)
     if version < FORMAT:  # what a version has already is left as it is
         for group, renamed in RENAMED.items():
-            values = config[group]
+            values = config.get(group, {})
             for old, new in renamed.items():
                 if old in values:
                     values[new] = values.pop(old)
