@@ -50,6 +50,7 @@ class RunCallbacks:
         """Write a checkpoint; from the first one on, ``run=`` finds the run."""
         run, run_id = self.run, self.run.tracker.run_id
         path = self.folder / f"{name}.safetensors"
+        run.tracker.flush()  # first: the points of a checkpoint that survives survive too
         checkpoint.save(path, self.model, run_id=run_id, step=step, **self.header)
         if not self.recorded:
             store = Path(run.config.tracking.directory)
