@@ -142,10 +142,13 @@ def test_points_that_the_store_has_are_not_doubled_by_a_resumed_run(run: Run) ->
             run.checkpoint()
     run.deliver()
     run.resume()
+    run.tag()  # its number must be one that was never delivered
     for _ in range(6):
         run.log()
         run.deliver()
     assert steps(run) == list(range(1, 9))
+    (found,) = run.store.runs.values()
+    assert found.data.tags["last"] == run.last
 
 
 def test_a_batch_whose_answer_is_lost_again_and_again_arrives_once(run: Run) -> None:
@@ -164,6 +167,25 @@ def test_a_batch_whose_answer_is_lost_again_and_again_arrives_once(run: Run) -> 
             run.deliver()
     run.delivery.deliver()
     assert steps(run) == [1, 2, 3]
+
+
+def test_a_run_started_in_the_place_of_one_that_was_cut_off_is_another_run(run: Run) -> None:
+    run.log()
+    run.deliver()
+    run.journal.close()
+    run.open()
+    run.journal.append("start", **(START | {"key": "cd" * 16}))
+    run.journal.append("checkpoint", step=0)
+    run.marked = 0
+    assert run.delivery.run_id("cd" * 16) is None
+    run.resume()
+    run.log()
+    run.deliver()
+    assert len(run.store.runs) == 2
+    assert run.delivery.run_id("cd" * 16) == f"{1:032x}"
+    assert [point.step for point in history(run.directory)] == [1, 1]
+    assert len(run.store.get_metric_history(f"{0:032x}", "a")) == 1
+    assert len(run.store.get_metric_history(f"{1:032x}", "a")) == 1
 
 
 def test_a_store_that_lost_the_run_gets_it_again(run: Run) -> None:

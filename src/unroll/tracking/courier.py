@@ -48,13 +48,19 @@ class Courier:
         """Begin to deliver."""
         self._thread.start()
 
-    def run_id(self) -> str | None:
-        """The id that the store gave the run. Waits for it while the first try goes on, but not
-        longer than ``ANSWER`` seconds from the start; None if there is no answer by then."""
+    def run_id(self, key: str) -> str | None:
+        """The id that the store gave the run with this id in the journal.
+
+        Waits for it while the first try goes on, but not longer than ``ANSWER`` seconds from the
+        start; None if there is no answer by then.
+
+        Raises:
+            Refused: the store works, and does not take the run.
+        """
         self._tried.wait(max(0.0, self._started + ANSWER - time.monotonic()))
         if self.refused is not None:
             raise self.refused
-        return self.delivery.cursor.run
+        return self.delivery.run_id(key)
 
     def close(self, patience: float) -> bool:
         """Deliver the rest, close the journal, and say what is left.

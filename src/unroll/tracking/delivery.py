@@ -17,7 +17,7 @@ from unroll.errors import first_line, require
 from unroll.tracking import inputs, ledger
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import PARENT_TAG
-from unroll.tracking.journal import DELIVERED, Cursor, Entry, Journal, Reader, points, say
+from unroll.tracking.journal import BEGIN, DELIVERED, Cursor, Entry, Journal, Reader, points, say
 from unroll.tracking.store import (
     ABSENT,
     KEY_TAG,
@@ -54,10 +54,13 @@ class Delivery:
         self._known: dict[str, set[tuple[int, int]]] = {}
         self._rejected = False
 
-    @property
-    def late(self) -> bool:
-        """Whether an earlier try to create the run failed."""
-        return self._suspect > 0
+    def run_id(self, key: str) -> str | None:
+        """The id that the store gave the run with this id in the journal, if it did."""
+        return self.cursor.run if self.cursor.key == key else None
+
+    def _late(self, entry: Entry) -> bool:
+        """Whether an earlier try to deliver this entry failed, or its answer got lost."""
+        return bool(entry["n"] <= self._suspect)
 
     @property
     def left(self) -> int:
@@ -113,7 +116,7 @@ class Delivery:
     def _apply(self, group: list[Entry]) -> None:
         """Carry out what a group of entries says. What the store rejects for good is left out."""
         kind = group[0]["kind"]
-        if kind != "start" and kind != "extend" and self.cursor.run is None:
+        if kind not in BEGIN and self.cursor.run is None:
             return  # it adds to a run that the store does not have
         try:
             self.ACTIONS[kind](self, group)
@@ -131,7 +134,7 @@ class Delivery:
 
     def _start_anew(self) -> None:
         """Deliver the whole journal again: the store has lost the run."""
-        self._move(run=None, number=0)
+        self._move(run=None, key="", number=0)
         self._reader, self._read = Reader(self.journal.path), []
 
     def _leave_out(self, entry: Entry, reason: str) -> None:
@@ -141,8 +144,8 @@ class Delivery:
 
     def _start(self, group: list[Entry]) -> None:
         (entry,) = group
-        run_id = self.cursor.run or self._created(entry) or self._create(entry)
-        self._move(run=run_id)
+        run_id = self.run_id(entry["key"]) or self._created(entry) or self._create(entry)
+        self._move(run=run_id, key=entry["key"])
         from mlflow.entities import Param, RunTag
 
         client = self.connected()
@@ -156,7 +159,7 @@ class Delivery:
 
     def _created(self, entry: Entry) -> str | None:
         """The run, if an earlier try created it."""
-        found = find_run(self.connected(), entry["key"]) if self.late else None
+        found = find_run(self.connected(), entry["key"]) if self._late(entry) else None
         return None if found is None else str(found.info.run_id)
 
     def _create(self, entry: Entry) -> str:
@@ -164,23 +167,23 @@ class Delivery:
         experiment = experiment_id(
             client, self.store, entry["experiment"] or self.config.experiment
         )
-        tags = {KEY_TAG: entry["key"]} | self._parent_tag(entry["parent"])
+        tags = {KEY_TAG: entry["key"]} | self._parent_tag(entry)
         run = client.create_run(experiment, entry["time"], tags, entry["name"])
         return str(run.info.run_id)
 
-    def _parent_tag(self, given: str | None) -> dict[str, str]:
-        """The tag of a child of the run with this id, which is RUNNING from now on. If the child is
-        late, the parent may have ended long ago and stays as it is, or may be gone."""
-        client = self.connected()
+    def _parent_tag(self, entry: Entry) -> dict[str, str]:
+        """The tag of a child of the parent, which is RUNNING from now on. If the child is late, the
+        parent may have ended long ago and stays as it is, or may be gone."""
+        client, given, late = self.connected(), entry["parent"], self._late(entry)
         found = find_run(client, given) if given else None
         if found is not None and found.info.lifecycle_stage != "deleted":
-            if not self.late:
+            if not late:
                 client.update_run(found.info.run_id, status="RUNNING")
             return {PARENT_TAG: str(found.info.run_id)}
         if given:
             self._require_settled(given)
             require(
-                self.late,
+                late,
                 f"tracking.parent={given} is no run that can have children: leave it out",
             )
         return {}
@@ -196,14 +199,17 @@ class Delivery:
         found = find_run(self.connected(), group[0]["run"])
         if found is None:
             self._require_settled(group[0]["run"])
-        elif found.info.lifecycle_stage != "deleted":
-            self._move(run=str(found.info.run_id))
+            run_id = None
+        else:
+            deleted = found.info.lifecycle_stage == "deleted"
+            run_id = None if deleted else str(found.info.run_id)
+        self._move(run=run_id, key=group[0]["key"])
 
     def _metrics(self, group: list[Entry]) -> None:
         from mlflow.entities import Metric
 
         rows = [point for entry in group for point in points(entry)]
-        if group[0]["n"] <= self._suspect or any(entry.get("again") for entry in group):
+        if self._late(group[0]) or any(entry.get("again") for entry in group):
             rows = [row for row in rows if (row.step, row.time) not in self._stored(row.key)]
         for first in range(0, len(rows), POINTS):
             batch = [

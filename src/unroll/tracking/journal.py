@@ -26,6 +26,9 @@ NAME, LOCK, DELIVERED = "tracking.journal", ".tracking.lock", "tracking.delivere
 CHUNK = 1 << 20  # bytes that are read at once
 RETRY_SECONDS = 1.0  # between two tries to write to a full disk
 
+BEGIN = ("start", "extend")
+"""Kinds of the first entry of a run: of a new one, and of additions to one that exists."""
+
 Entry = dict[str, Any]
 
 
@@ -45,6 +48,8 @@ class Cursor:
 
     store: str = ""
     """The address of the store, without a password."""
+    key: str = ""
+    """The id that the journal gave the run."""
     run: str | None = None
     """The id that MLflow gave the run."""
     number: int = 0
@@ -97,13 +102,21 @@ class Reader:
         return [entry for entry in found if entry is not None]
 
 
-def entries(directory: Path) -> list[Entry]:
+def all_entries(directory: Path) -> list[Entry]:
     """All entries of a run directory's journal; none if it has no journal."""
     reader, found = Reader(directory / NAME), []
     with suppress(FileNotFoundError):
         while part := reader.read():
             found += part
     return found
+
+
+def entries(directory: Path) -> list[Entry]:
+    """The entries of the run in a directory: of the last one, where an earlier one was cut off
+    before it had a result and another was started in its place."""
+    found = all_entries(directory)
+    begins = [place for place, entry in enumerate(found) if entry["kind"] in BEGIN]
+    return found[begins[-1] :] if begins else found
 
 
 def points(entry: Entry) -> list[Point]:
@@ -148,10 +161,10 @@ class Journal:
 
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        found = entries(self.directory)
+        found = all_entries(self.directory)
         self.number = max((entry["n"] for entry in found), default=0)
         self._time = max((entry["time"] for entry in found), default=0)
-        self._repeated = repeated(found)
+        self._repeated = repeated(entries(self.directory))
         # a line may be torn: the next one must not be part of it
         self._held: list[bytes] = [b"\n"] if found or os.fstat(self._file).st_size else []
         self._retry = 0.0
@@ -211,12 +224,12 @@ class Journal:
     def rewind(self, step: int) -> None:
         """Forget, durably, the points logged after the checkpoint of ``step``, which the resumed
         run makes again: those after its mark, or those of later steps where it has no mark."""
-        found = entries(self.directory)
-        marks = [e["n"] for e in found if e["kind"] == "checkpoint" and e["step"] == step]
+        found, run = all_entries(self.directory), entries(self.directory)
+        marks = [e["n"] for e in run if e["kind"] == "checkpoint" and e["step"] == step]
         last = marks[-1] if marks else None
 
         def later(entry: Entry) -> bool:
-            if entry["kind"] not in ("metrics", "checkpoint"):
+            if entry["kind"] not in ("metrics", "checkpoint") or entry["n"] < run[0]["n"]:
                 return False
             return bool(entry["step"] > step if last is None else entry["n"] > last)
 
@@ -247,10 +260,12 @@ class Journal:
         self._lock.release()
 
     def discard(self) -> None:
-        """Close the journal of a run that was refused, and leave nothing of it."""
+        """Close the journal of a run that was refused, and leave nothing of it, except where an
+        earlier run wrote it too."""
         self.close()
-        for name in (NAME, LOCK, DELIVERED):
-            (self.directory / name).unlink(missing_ok=True)
+        if entries(self.directory) == all_entries(self.directory):
+            for name in (NAME, LOCK, DELIVERED):
+                (self.directory / name).unlink(missing_ok=True)
 
 
 def repeated(found: Iterable[Entry]) -> dict[tuple[str, int], list[int]]:

@@ -17,7 +17,7 @@ from unroll.tracking.courier import Courier
 from unroll.tracking.delivery import Delivery
 from unroll.tracking.family import Family, reuse
 from unroll.tracking.inputs import DataInput as DataInput
-from unroll.tracking.journal import Journal, entries
+from unroll.tracking.journal import BEGIN, Journal, all_entries, entries
 from unroll.tracking.source import git_commit, source_tags
 from unroll.tracking.store import (
     Unavailable,
@@ -235,7 +235,7 @@ class MLflowTracker(JournalTracker):
     def run_id(self) -> str:
         """MLflow's id if the store has answered, else one that the run gives itself."""
         if self._run_id is None and self._courier is not None:
-            self._run_id = self._courier.run_id() or self._key
+            self._run_id = self._courier.run_id(self._key) or self._key
             self.journal.append("id", run_id=self._run_id)
         return self._run_id or ""
 
@@ -285,7 +285,7 @@ class MLflowTracker(JournalTracker):
         return self.run_id
 
     def children(self) -> Sequence[Run]:
-        run_id = self._courier.run_id() if self._courier is not None else None
+        run_id = self._courier.run_id(self._key) if self._courier is not None else None
         if run_id is None:
             raise Unavailable("the parent run is not in the tracking store yet")
         client = connect(self.store)
@@ -303,8 +303,9 @@ class MLflowTracker(JournalTracker):
             delivery.deliver()
         finally:
             journal.close()
-        for entry in entries(directory)[:1]:
-            ledger.settle(self.store, entry["key"])
+        for entry in all_entries(directory):
+            if entry["kind"] in BEGIN:
+                ledger.settle(self.store, entry["key"])
         return lacked
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
@@ -321,7 +322,7 @@ class MLflowTracker(JournalTracker):
         elif courier.refused is not None:
             ledger.settle(self.store, self._key)
             courier.journal.discard()
-        self._run_id = self._run_id or courier.delivery.cursor.run or self._key
+        self._run_id = self._run_id or courier.delivery.run_id(self._key) or self._key
 
 
 def storable(value: Any, longest: int | None = LONGEST_PARAM) -> str:
