@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from unroll.config import Config, typed
 from unroll.errors import INTERRUPTED, Refused, explain
 from unroll.folders import CONF
-from unroll.overrides import to_hydra_command, to_hydra_override
+from unroll.overrides import jobs_to_check, to_hydra_command, to_hydra_override
 from unroll.registry import build
 from unroll.run_directory import remove_if_empty
 from unroll.terminal import PIPE_CLOSED, until_closed
@@ -53,6 +53,8 @@ def command(words: list[str]) -> int:
     job, status = Job(), "FAILED"
     try:
         sys.argv[1:] = to_hydra_command(words)
+        for job_words in jobs_to_check(sys.argv[1:]):  # before the first job starts
+            compose(job_words)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
         if job.failure is not None:
             raise job.failure
