@@ -13,6 +13,7 @@ from unroll.generation.sampler import sample
 from unroll.registry import build, target
 from unroll.tasks.callbacks import RunCallbacks, restore_best
 from unroll.tasks.config import TaskConfig
+from unroll.tasks.memory import enough_memory
 from unroll.tasks.run import RESULT, Result, Run, device, prepare, say
 from unroll.tasks.samples import chosen_prefixes
 from unroll.tasks.training_result import (
@@ -35,7 +36,7 @@ def train(
     """Train a model, score the test split with its best checkpoint, generate text.
 
     Raises:
-        Refused: the config does not fit the corpus.
+        Refused: the config does not fit the corpus, or a batch does not fit into memory.
         Diverged: the loss or the gradient is NaN or infinite.
         KeyboardInterrupt: the training was interrupted; its result is written all the same.
     """
@@ -56,7 +57,8 @@ def train(
     )
     with run.recorded({"data.vocabulary_size": len(vocabulary)}, encoded) as tracker:
         log_gradient_flow(run, model, encoded, "initial")
-        outcome = learner.fit()
+        with enough_memory(config, model, encoded.streams["train"]):
+            outcome = learner.fit()
         tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:
             say("interrupted: the checkpoints are saved; scoring the best one")
