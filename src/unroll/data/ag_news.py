@@ -75,9 +75,14 @@ class AGNews(Corpus):
         logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # the error below says it
         try:
             builder = load_dataset_builder(self.HUB, revision=self.REVISION)
-            require((builder.info.download_size or 0) <= self.LARGEST, f"{self.HUB} is too large")
+            require(
+                (builder.info.download_size or 0) <= self.LARGEST,
+                f"{self.HUB} has more than {self.LARGEST:,} bytes: set data.path=",
+            )
             builder.download_and_prepare()
             tables = {split: builder.as_dataset(split) for split in SPLITS}
+        except Refused:
+            raise
         except Exception as error:  # offline, refused or timed out: the remedy is the same
             raise Refused(
                 f"cannot reach {self.HUB} on the Hugging Face hub ({type(error).__name__}): set "
