@@ -7,7 +7,7 @@ OVERRIDES ?=
 STUDIES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample evaluate sweep reproduce bench ui test lint format clean
+.PHONY: help setup train sample evaluate sweep reproduce bench ui test lint audit format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,9 @@ bench: setup ## time ours against other ways: make bench ROWS="lab scoring" PEER
 
 ui: setup ## start the MLflow UI for mlruns/ on http://127.0.0.1:5000
 	@echo "runs: http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning"
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --allowed-hosts "127.0.0.1:5000,localhost:5000" \
+	  --cors-allowed-origins "http://127.0.0.1:5000,http://localhost:5000" --x-frame-options DENY \
+	  --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
 
 test: setup lint ## run the linters, the type checker and the tests
 	$(BIN)/python -m pytest
@@ -53,6 +55,15 @@ lint: setup ## run ruff, mypy and import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+audit: setup ## look for unsafe code, and for known vulnerabilities in the pinned packages
+	$(BIN)/ruff check --select S src experiments
+	@found=$$($(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict \
+	  --progress-spinner off --timeout 15 2>&1); code=$$?; \
+	case "$$found" in \
+	  *"nown vulnerabilit"*) echo "$$found"; exit $$code;; \
+	  *) echo "audit: the advisory service could not be asked about every pinned version: $$(echo "$$found" | tail -n 1)" >&2; exit 3;; \
+	esac
 
 format: setup ## format the code with ruff
 	$(BIN)/ruff check --fix .

@@ -22,7 +22,7 @@ from unroll import sweep
 from unroll.config import Config, typed
 from unroll.errors import INTERRUPTED, TERMINATED, Refused, Terminated, explain
 from unroll.folders import CONF
-from unroll.overrides import to_hydra_command, to_hydra_override
+from unroll.overrides import jobs_to_check, to_hydra_command, to_hydra_override
 from unroll.registry import build, schema
 from unroll.run_directory import RunDirectory, remove_if_empty
 from unroll.terminal import PIPE_CLOSED, until_closed
@@ -55,6 +55,8 @@ def command(words: list[str]) -> int:
     job, status = Job(), "FAILED"
     try:
         sys.argv[1:] = to_hydra_command(words)
+        for job_words in jobs_to_check(sys.argv[1:]):  # before the first job starts
+            compose(job_words)
         # Hydra would compose the whole config only to read hydra.mode, which -m decides here
         Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -26,8 +26,8 @@ from unroll.folders import groups, options
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 75
 """Exit codes: a request that cannot be met, a run that failed, Ctrl-C, SIGTERM (EX_TEMPFAIL of
 sysexits.h: try again)."""
-LONGEST = 480
-"""Characters of an error line, so that the name of the program before it fits into 500."""
+LONGEST = 390
+"""Characters of an error line, so that the name of the program before it fits into 400."""
 
 TYPES = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
 _WRONG_TYPE = re.compile(r"Value '(.*)' of type .* could not be converted to (\w+)", re.DOTALL)
@@ -155,13 +155,6 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
     return unknown(f"key in {parent}" if parent else "key", last, known)
 
 
-def _unreadable(error: OverrideParseException) -> str:
-    return (
-        f"cannot read '{error.override}': write key=value; a value with special characters needs "
-        "quotes, as in \"key='a=b'\""
-    )
-
-
 def _wrong_type(error: ValidationError) -> str | None:
     key, text = error.full_key, str(error)
     if found := _WRONG_TYPE.match(text):
@@ -178,15 +171,33 @@ def _invalid(error: OmegaConfBaseException) -> str:
     return (f"{error.full_key}: " if error.full_key else "") + first_line(error)
 
 
+UNWRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+)
+"""A folder that is read-only; a disk, a quota or a file that is full."""
+_FULL = re.compile(
+    "no space left on device|disk quota exceeded|file too large|disk is full|"
+    "no usable temporary directory",
+    re.IGNORECASE,
+)
+
+
+def _full(error: Exception) -> str | None:
+    """Libraries that write files themselves raise errors of their own."""
+    return f"cannot write: {first_line(error)}" if _FULL.search(str(error)) else None
+
+
 def _cannot_write(error: OSError) -> str | None:
-    if error.errno in (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS):
+    if error.errno in UNWRITABLE:
         return f"cannot write {error.filename or 'here'}: {error.strerror}"
     return None
 
 
 def _too_long(error: OSError) -> str | None:
     if error.errno == errno.ENAMETOOLONG:
-        return f"{error.filename}: a name of so many characters is not possible; shorten it"
+        name = bounded(os.path.basename(str(error.filename)), 100)
+        return f"{name}: a name of so many characters is not possible; shorten it"
     return None
 
 
@@ -205,11 +216,11 @@ TRANSLATIONS: tuple[tuple[type[BaseException], Callable[..., str | None], int], 
     (MissingConfigException, _unknown_option, BAD_INPUT),
     (ConfigAttributeError, _unknown_key, BAD_INPUT),
     (ConfigKeyError, _unknown_key, BAD_INPUT),
-    (OverrideParseException, _unreadable, BAD_INPUT),
     (ValidationError, _wrong_type, BAD_INPUT),
     (OmegaConfBaseException, _invalid, BAD_INPUT),
     (HydraException, _refused_by_hydra, BAD_INPUT),
     (OSError, _too_long, BAD_INPUT),
     (OSError, _cannot_write, FAILED),
+    (Exception, _full, FAILED),
 )
 """Kinds of errors, most telling first, each with its line (None: not this one) and exit code."""

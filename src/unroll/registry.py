@@ -98,6 +98,7 @@ def restore(group: str, values: dict[str, Any]) -> Any:
         Refused: the name is not registered, a value is out of its range, a key is unknown, or a
             key without a default is missing.
     """
+    require(isinstance(values, dict), f"{group.replace('/', '.')}={values}: expected keys")
     name, place = str(values.get("name", "default")), group.replace("/", ".")
     config = _schemas.get(group) or _schemas.get(f"{group}/{name}")
     if config is None:
@@ -121,7 +122,8 @@ def restore_key(config: type, path: str, value: Any) -> Any:
     group.
 
     Raises:
-        Refused: as ``restore``; or the key is a config and the value no dict, or the reverse.
+        Refused: as ``restore``; or the key is a config and the value no dict, or the reverse; or a
+            number is infinite, NaN or too large for 64 bits.
     """
     place, nested = path.replace("/", "."), path.rpartition("/")[2] in _nested[config]
     if nested:
@@ -131,4 +133,7 @@ def restore_key(config: type, path: str, value: Any) -> Any:
         )
         return restore(path, value)
     require(not isinstance(value, dict), f"{place}={value}: expected a value, but got keys")
+    for number in value if isinstance(value, list) else [value]:
+        fits = not isinstance(number, int | float) or abs(number) < 2**63
+        require(fits, f"{place}={value}: must be finite and below 2^63")
     return value

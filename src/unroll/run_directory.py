@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from unroll.errors import BAD_INPUT, bounded
+from unroll.errors import BAD_INPUT, bounded, first_line
 
 
 class RunDirectory(Callback):
@@ -22,20 +23,23 @@ class RunDirectory(Callback):
     """The directory of the multirun, in one."""
 
     def on_run_start(self, config: DictConfig, **keywords: Any) -> None:
-        _create("hydra.run.dir", config.hydra.run.dir)
+        _create("hydra.run.dir", config)
 
     def on_multirun_start(self, config: DictConfig, **keywords: Any) -> None:
-        _create("hydra.sweep.dir", config.hydra.sweep.dir)
+        _create("hydra.sweep.dir", config)
         RunDirectory.sweep = Path(config.hydra.sweep.dir)
 
 
-def _create(key: str, directory: str) -> None:
+def _create(key: str, config: DictConfig) -> None:
+    directory = ""
     try:
+        directory = str(OmegaConf.select(config, key))
         Path(directory).mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:  # Hydra would turn it into a warning
-        line = f"{key}={directory} cannot be written: {error.strerror}; name another folder"
+    except (OSError, OmegaConfBaseException) as error:  # Hydra would turn it into a warning
+        reason = error.strerror if isinstance(error, OSError) else first_line(error)
+        line = f"{key}={directory} cannot be written: {reason}; name another folder"
         print(f"unroll: {bounded(line)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
 

@@ -7,10 +7,12 @@ import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from files import documents, written
 
+from unroll.data.ag_news import AGNews
 from unroll.errors import Refused
 
 TRAIN = [
@@ -130,6 +132,21 @@ def test_ag_news_out_of_reach_is_refused_with_what_to_do_instead(ag_news):
     corpus.config = replace(corpus.config, path=None)
     with pytest.raises(Refused, match=r"data\.path=.*data=lee_news"):
         corpus.read()
+
+
+def test_ag_news_is_downloaded_at_one_revision_and_below_its_limit(ag_news, monkeypatch):
+    asked = {}
+
+    def builder(name, **keywords):
+        asked.update(keywords, name=name)
+        return SimpleNamespace(info=SimpleNamespace(download_size=AGNews.LARGEST + 1))
+
+    monkeypatch.setattr("datasets.load_dataset_builder", builder)
+    corpus = ag_news("unused")
+    corpus.config = replace(corpus.config, path=None)
+    with pytest.raises(Refused, match="more than"):
+        corpus.read()
+    assert asked == {"name": AGNews.HUB, "revision": AGNews.REVISION}
 
 
 def test_the_ag_news_at_hand_has_its_known_articles(ag_news, shared):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from unroll.app import compose
+from unroll.data import books
 from unroll.data.books import download
 from unroll.data.token_stream import encode
 from unroll.errors import Refused
@@ -66,6 +67,17 @@ def test_a_download_is_kept_only_if_it_is_the_file_that_was_meant(tmp_path: Path
     assert place.read_text(encoding="utf-8") == "the book"
     with pytest.raises(Refused, match=r"data\.path="):
         download((tmp_path / "missing").as_uri(), "0" * 40, place)
+
+
+def test_a_download_is_no_larger_than_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, place = tmp_path / "source.txt", tmp_path / "kept.txt"
+    source.write_text("the book", encoding="utf-8")
+    monkeypatch.setattr(books, "LARGEST", 7)
+    with pytest.raises(Refused, match="more than 7 bytes"):
+        download(source.as_uri(), hashlib.sha1(b"the book").hexdigest(), place)
+    assert not place.exists()
 
 
 @pytest.mark.skipif(not BOOK.exists(), reason="The Time Machine is not at hand")

@@ -2,12 +2,25 @@
 
 import math
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from unroll.report.figures import named, new, style
-from unroll.report.page import Answer, Drawing, Section, Table, Text, number, sentence, shown, write
+from unroll.report.page import (
+    Absent,
+    Answer,
+    Drawing,
+    Published,
+    Section,
+    Table,
+    Text,
+    number,
+    sentence,
+    shown,
+    write,
+)
 from unroll.report.runs import Measured
 
 
@@ -37,6 +50,44 @@ def test_the_page_needs_no_other_file_and_escapes_what_runs_wrote(tmp_path: Path
     assert page.count("data:image/svg+xml;base64,") == 1
     assert (tmp_path / "figures" / "drawn.svg").stat().st_size > 1000
     assert (tmp_path / "figures" / "drawn.png").stat().st_size > 1000
+
+
+ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&lt;\u202eevil\u2066\x1b[31m"
+
+
+def test_text_of_models_and_corpora_is_never_markup_wherever_it_stands(tmp_path: Path) -> None:
+    tags = {"overrides": ATTACK, "git_commit": ATTACK}
+    run: Any = SimpleNamespace(run_id=ATTACK, tags=tags)
+    parts: list[Any] = [
+        Text([(ATTACK, ATTACK, ATTACK)]),
+        Table([ATTACK], [[ATTACK, number(1.0, [ATTACK])]], ATTACK),
+    ]
+    answer = Answer([ATTACK, sentence("It is {}.", ATTACK)], parts)
+    answer.published.append(Published(ATTACK, ATTACK, ATTACK, ATTACK, ATTACK))
+    attacked = Section("name", ATTACK, ATTACK, answer, jobs=[(ATTACK, run)])
+    failed = Section("failed", ATTACK, ATTACK, None, ATTACK)
+    write(tmp_path / "index.html", ATTACK, [ATTACK], [attacked, failed], [Absent(ATTACK, ATTACK)])
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    found = Tags()
+    found.feed(page)
+    assert found.names.count("script") == 1  # the page's own
+    assert "img" not in found.names
+    assert not any(name.startswith("on") for name in found.attributes)
+    assert not set("\u202e\u2066\x1b") & set(page)
+    assert r"\u202eevil\u2066\x1b[31m" in page
+
+
+class Tags(HTMLParser):
+    """The tags and attributes of a page, as a browser finds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.attributes.update(name for name, _ in attrs)
 
 
 def test_every_number_leads_to_a_run_that_is_listed(tmp_path: Path) -> None:

@@ -80,3 +80,46 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_atomically(path, "\ud800")
     assert path.read_text(encoding="utf-8") == "first"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"\xff\xfe",
+        b"\0" * 100,
+        b"[" * 100_000,
+        b'{"run_id": "b"}',
+        b'{"run_id": "b", "name": null, "directory": "d", "started": 1}',
+        b'{"run_id": "b", "name": "x", "directory": 3, "started": 1}',
+        b'{"run_id": "b", "name": "x", "directory": "d", "started": "late"}',
+        b'{"run_id": ["b"], "name": "x", "directory": "d", "started": null, "more": 1}',
+    ],
+)
+def test_a_damaged_entry_is_passed_over_whatever_is_in_it(tmp_path: Path, content: bytes) -> None:
+    whole = entered(tmp_path, "a", "x")
+    (tmp_path / "ledger" / "b.json").write_bytes(content)
+    assert find_checkpoint(tmp_path, "latest") == whole / CHECKPOINTS / BEST
+    with pytest.raises(Refused, match="is not a run"):
+        find_checkpoint(tmp_path, "nobody")
+
+
+def test_a_full_disk_leaves_the_old_text_and_no_part_of_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "result.json"
+    write_atomically(path, "first")
+
+    def full(self: Path, text: str, **keywords: object) -> None:
+        self.write_bytes(text[:3].encode())
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "second")
+    assert [(item.name, item.read_bytes()) for item in tmp_path.iterdir()] == [
+        ("result.json", b"first")
+    ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 
-from unroll.errors import require, require_one_of
+from unroll.errors import Refused, require, require_one_of
 from unroll.registry import register, register_schema
 
 
@@ -126,7 +127,7 @@ class CorpusConfig:
     tokenizer: TokenizerConfig
     batching: BatchingConfig
 
-    free_text = ("path", "valid_path", "test_path", "text_column")
+    free_text = ("path", "valid_path", "test_path", "text_column", "encoding", "cache")
 
     def __post_init__(self) -> None:
         for key in ("valid_fraction", "test_fraction"):
@@ -137,6 +138,7 @@ class CorpusConfig:
             f"data.valid_fraction={self.valid_fraction} and data.test_fraction="
             f"{self.test_fraction} leave nothing to train on: their sum must be below 1",
         )
+        require(self.split_seed >= 0, f"data.split_seed={self.split_seed} must be at least 0")
         require(
             self.limit is None or self.limit >= 1,
             f"data.limit={self.limit} must be at least 1 (or null for all documents)",
@@ -188,6 +190,7 @@ class TextFilesConfig(CorpusConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("data.document", self.document, ("line", "paragraph", "file"))
+        require_text_encoding(self.encoding)
         require(
             isinstance(self.text_column, str) or self.text_column >= 0,
             f"data.text_column={self.text_column} must be at least 0: positions are counted from "
@@ -266,6 +269,19 @@ class RecallConfig(CorpusConfig):
             " data=recall counts its gap in words and ends with the symbol, so use "
             "data/tokenizer=word data.append_eos=false",
         )
+
+
+def require_text_encoding(encoding: str) -> None:
+    """Raise ``Refused`` unless Python can decode text with ``encoding``; hex, for example, is a
+    codec of bytes."""
+    try:
+        "".encode(encoding)
+        codecs.getincrementaldecoder(encoding)
+    except (LookupError, ValueError) as error:
+        raise Refused(
+            f"data.encoding={encoding} is not a text encoding that Python knows: use for example "
+            "utf-8, latin-1 or gb18030"
+        ) from error
 
 
 def _require_characters(characters: int | None) -> None:

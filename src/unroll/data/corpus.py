@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unroll.data.config import CorpusConfig, LeeNewsConfig, PennTreebankConfig, TextFilesConfig
 from unroll.data.tables import TABLES, Column, column_texts
 from unroll.data.text_reader import Reader, content_hash, existing, expand
-from unroll.errors import Refused, require
+from unroll.errors import Refused, explain, require
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -220,27 +221,42 @@ def generated(
     from datasets import Dataset, Features, Value
 
     folder = _cache_folder(files, cache, repr(arguments))
-    try:
+
+    def table() -> Dataset:
         return Dataset.from_generator(
             rows,
             features=Features({TEXT: Value("string")}),
             cache_dir=str(folder),
             gen_kwargs={name: _once(value) for name, value in arguments.items()},
         )
+
+    existed = folder.exists()
+    try:
+        return table()
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, Refused):
-                raise Refused(str(cause)) from error
-            if isinstance(cause, UnicodeEncodeError):
-                raise Refused(
-                    f"{files[0]} contains half of a surrogate pair, which is not valid Unicode: "
-                    "correct the file"
-                ) from error
-            cause = cause.__cause__
-        if "no data" in str(error):
-            raise Refused(f"{files[0]} contains no text") from error
-        raise
+        _require_text(files[0], error)
+        if not existed or explain(error)[0] is not None:
+            raise
+    print(f"the cache entry {folder} is damaged: it is made again", flush=True)
+    shutil.rmtree(folder)
+    return table()
+
+
+def _require_text(file: Path, error: BaseException) -> None:
+    """Raise ``Refused`` if ``error``, which ``datasets`` raised, comes from the content of the
+    files."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, Refused):
+            raise Refused(str(cause)) from error
+        if isinstance(cause, UnicodeEncodeError):
+            raise Refused(
+                f"{file} contains half of a surrogate pair, which is not valid Unicode: correct "
+                "the file"
+            ) from error
+        cause = cause.__cause__
+    if "no data" in str(error):
+        raise Refused(f"{file} contains no text") from error
 
 
 def _once(value: Any) -> Any:

@@ -6,6 +6,7 @@ import codecs
 import glob
 import gzip
 import hashlib
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ BLOCK = 1 << 20
 """Bytes read at a time."""
 QUOTED = 200
 """Characters of foreign text that an error line may contain."""
+LARGEST_RATIO, ALWAYS_READ = 200, 1 << 26
+"""A packed file whose content is more than so many times as long, and longer than so many bytes, is
+a bomb. Text packs to a tenth; deflate's own limit is a thousandth."""
 
 
 def expand(path: str, key: str) -> list[Path]:
@@ -77,6 +81,28 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+class Unpacked:
+    """The content of a packed file of ``size`` bytes.
+
+    Raises:
+        Refused: it is a bomb.
+    """
+
+    def __init__(self, name: str, stream: Readable, size: int) -> None:
+        self.name, self.stream = name, stream
+        self.left = max(ALWAYS_READ, LARGEST_RATIO * size)
+
+    def read(self, size: int, /) -> bytes:
+        block = self.stream.read(size)
+        self.left -= len(block)
+        require(
+            self.left >= 0,
+            f"{self.name} unpacks to more than {LARGEST_RATIO} times its size: it is not read; "
+            "unpack it yourself if it is right",
+        )
+        return block
+
+
 @dataclass(frozen=True)
 class Reader:
     """Documents of plain, gz and zip files, decoded as a stream."""
@@ -116,30 +142,29 @@ class Reader:
                             f"{path} contains {bounded(repr(info.filename), QUOTED)}, a path that "
                             "leaves the archive: it is not read",
                         )
+                        require(
+                            not stat.S_ISLNK(info.external_attr >> 16),
+                            f"{path} contains {bounded(repr(info.filename), QUOTED)}, a link: it "
+                            "is not read",
+                        )
                     for info in members:
+                        name = f"{path}:{info.filename}"
                         with archive.open(info) as member:
-                            yield f"{path}:{info.filename}", member
+                            yield name, Unpacked(name, member, info.compress_size)
             except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
                 raise Refused(
                     f"{path} cannot be read as a zip file: {first_line(error, QUOTED)}"
                 ) from error
         elif path.suffix == ".gz":
             with opened(path) as packed, gzip.GzipFile(fileobj=packed) as file:
-                yield str(path), file
+                yield str(path), Unpacked(str(path), file, path.stat().st_size)
         else:
             with opened(path) as file:
                 yield str(path), file
 
     def _lines(self, name: str, stream: Readable) -> Iterator[str]:
         """Lines, unchanged except that every kind of newline becomes one."""
-        try:
-            "".encode(self.encoding)  # refuses codecs that do not encode text, such as hex
-            decoder = codecs.getincrementaldecoder(self.encoding)()
-        except (LookupError, ValueError) as error:
-            raise Refused(
-                f"data.encoding={self.encoding} is not a text encoding that Python knows: use for "
-                "example utf-8, latin-1 or gb18030"
-            ) from error
+        decoder = codecs.getincrementaldecoder(self.encoding)()
         offset, first = 0, True
         held: list[str] = []  # the start of a line that is not complete yet
         while True:
@@ -156,6 +181,11 @@ class Reader:
                     f"{name}: the byte at offset {offset - pending + within} is not valid "
                     f"{self.encoding}: correct the file, or set data.encoding"
                 ) from error
+            require(
+                "\0" not in text,
+                f"{name} contains NUL characters, so it is not {self.encoding} text: set "
+                "data.encoding (utf-16, perhaps), or leave the file out",
+            )
             offset += len(block)
             if first and text:
                 text, first = text.removeprefix("\ufeff"), False

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from unroll.data.config import CorpusConfig
 from unroll.data.corpus import TEXT, Corpus
+from unroll.data.text_reader import content_hash
 from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import END, FirstSeen, Vocabulary
 from unroll.errors import require
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 FORMAT = 2  # increase it when the same settings and files give other ids
 RELEASE_AFTER = 1 << 23  # ids read before their memory pages are released
 CHARACTERS_AT_ONCE = 1 << 20  # of the documents that are tokenized together
+DIGESTS = "digests.json"
 IDS_AT_ONCE = 1 << 20  # that are counted or replaced together
 
 Ids = npt.NDArray[np.int32]
@@ -143,12 +145,24 @@ def encode(
     ).hexdigest()
     root = Path(config.cache) / "streams"
     folder = root / fingerprint
-    if not folder.is_dir():
+    if not is_whole(folder):
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{fingerprint}.lock"):
-            if not folder.is_dir():
+            if not is_whole(folder):
+                if folder.is_dir():
+                    print(f"the cache entry {folder} is damaged: it is made again", flush=True)
+                    shutil.rmtree(folder)
                 _write(folder, config, corpus, tokenizer, vocabulary)
     return _open(folder, config, fingerprint, corpus_fingerprint)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a cache entry is there, and every file of it as it was written."""
+    try:
+        digests = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        return all(content_hash(folder / name).hex() == digest for name, digest in digests.items())
+    except (OSError, ValueError, AttributeError):  # Refused is a ValueError
+        return False
 
 
 def _write(
@@ -174,6 +188,8 @@ def _write(
         (work / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
         (work / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
         (work / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        digests = {path.name: content_hash(path).hex() for path in work.iterdir()}
+        (work / DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
         os.replace(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -133,4 +133,7 @@ class SubwordTokenizer:
     def restore(self, learned: str) -> None:
         from tokenizers import Tokenizer as Trained
 
-        self._trained = Trained.from_str(learned)
+        try:
+            self._trained = Trained.from_str(learned)
+        except Exception as error:  # the library raises no narrower class
+            raise ValueError(f"not a tokenizer: {error}") from error

@@ -44,6 +44,7 @@ class SamplingConfig:
         for key in ("prefix_length", "prefix_documents", "samples", "length"):
             value = getattr(self, key)
             require(value >= 1, f"sampling.{key}={value} must be at least 1")
+        require(self.seed >= 0, f"sampling.seed={self.seed} must be at least 0")
         require(
             self.temperature > 0 and math.isfinite(self.temperature),
             f"sampling.temperature={self.temperature} must be above 0 and finite; for the most "

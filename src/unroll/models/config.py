@@ -234,8 +234,8 @@ class NGramConfig(ModelConfig):
         require(self.order >= 1, f"model.order={self.order}: must be at least 1")
         require_one_of("model.smoothing", self.smoothing, SMOOTHINGS)
         require(
-            self.smoothing != "laplace"
-            or (self.pseudocount > 0 and math.isfinite(self.pseudocount)),
+            math.isfinite(self.pseudocount)
+            and (self.pseudocount > 0 or (self.pseudocount == 0 and self.smoothing != "laplace")),
             f"model.pseudocount={self.pseudocount}: must be above 0 and finite for laplace "
             "smoothing (for no smoothing, set model.smoothing=none)",
         )

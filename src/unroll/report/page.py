@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,10 @@ from unroll.report.runs import Measured, Record
 
 DRAWINGS_PER_WORKER = 8
 """Starting a process costs as much as drawing several figures: one more for each so many."""
+
+
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, except tab and newline, and those that turn the direction of writing."""
 
 
 @dataclass
@@ -120,7 +125,7 @@ def shown(measure: Measured, form: str = ".1f") -> Markup:
 
 def sentence(template: str, *values: Any) -> Markup:
     """A sentence with its numbers filled in."""
-    return Markup(template).format(*values)
+    return Markup(template).format(*values)  # noqa: S704  templates are ours, values are escaped
 
 
 def write(
@@ -139,7 +144,10 @@ def write(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("unroll", "report"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("unroll", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
     )
     environment.filters["embedded"] = _embedded
     environment.tests["drawing"] = lambda part: isinstance(part, Drawing)
@@ -168,6 +176,14 @@ def write(
     )
     path.write_text(page, encoding="utf-8")
     return all(section.answer is not None for section in sections)
+
+
+def _visible(value: Any) -> Any:
+    """A text, or markup, whose unseen characters are written as their escapes: they could make a
+    reader see other text than is there."""
+    if not isinstance(value, str):
+        return value
+    return type(value)(UNSEEN.sub(lambda found: ascii(found[0])[1:-1], value))
 
 
 def _draw(sections: Sequence[Section], folder: Path) -> None:

@@ -14,6 +14,7 @@ from unroll.generation.sampler import sample
 from unroll.registry import build, target
 from unroll.tasks.callbacks import RunCallbacks, restore_best
 from unroll.tasks.config import TaskConfig
+from unroll.tasks.memory import enough_memory
 from unroll.tasks.resume import cut_off_training, named_training
 from unroll.tasks.run import RESULT, Result, Run, device, prepare, say
 from unroll.tasks.samples import chosen_prefixes
@@ -43,7 +44,7 @@ def train(
     one that another process is running is left to it.
 
     Raises:
-        Refused: the config does not fit the corpus.
+        Refused: the config does not fit the corpus, or a batch does not fit into memory.
         Diverged: the loss or the gradient is NaN or infinite.
         KeyboardInterrupt: the training was interrupted; its result is written all the same.
         Terminated: SIGTERM ended it; its state is kept.
@@ -82,7 +83,8 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
             log_gradient_flow(run, model, encoded, "initial")
         else:
             learner.load_state_dict(saved.state)
-        outcome = learner.fit()
+        with enough_memory(config, model, encoded.streams["train"]):
+            outcome = learner.fit()
         tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:
             say("interrupted: the checkpoints are saved; scoring the best one")

@@ -24,7 +24,7 @@ class TrackingConfig:
     every: int
     """Optimizer steps between two points of a curve."""
 
-    free_text = ("run_name", "study", "label")
+    free_text = ("directory", "run_name", "study", "label", "experiment", "parent")
 
     def __post_init__(self) -> None:
         require(self.every >= 1, f"tracking.every={self.every}: must be at least 1 step")

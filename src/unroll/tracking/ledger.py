@@ -45,6 +45,10 @@ class Entry:
         return journal.Cursor.read(Path(self.directory)).run
 
 
+KINDS = {"run_id": str, "name": str, "directory": str, "started": int | float}
+"""Types of an entry; one with others is damaged."""
+
+
 def checkpoint_in(directory: Path) -> Path:
     """The checkpoint to read in a run directory: the best, else the last."""
     best = directory / CHECKPOINTS / BEST
@@ -55,8 +59,11 @@ def write_atomically(path: Path, text: str) -> None:
     """Write beside ``path``, then rename: a reader finds all of the text or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = path.with_name(f".{path.name}.{os.getpid()}")
-    writing.write_text(text, encoding="utf-8")
-    os.replace(writing, path)
+    try:
+        writing.write_text(text, encoding="utf-8")
+        os.replace(writing, path)
+    finally:
+        writing.unlink(missing_ok=True)
 
 
 def record(
@@ -88,9 +95,11 @@ def entries(store: Path, folder: str = LEDGER) -> list[Entry]:
     found = []
     for path in (store / folder).glob("[!.]*.json"):
         try:
-            found.append(Entry(**json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError):
+            entry = Entry(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError):
             continue
+        if all(isinstance(getattr(entry, name), kind) for name, kind in KINDS.items()):
+            found.append(entry)
     return sorted(found, key=lambda entry: entry.started)
 
 
