@@ -119,7 +119,7 @@ def probe(words: str, tokens: int, vocabulary: int, read: int) -> Point:
         place = Path(folder) / "ids"
         text.write(place, tokens, vocabulary)
         command = [sys.executable, "-m", "experiments.bench.growth", str(place), str(vocabulary)]
-        ended = subprocess.run(
+        ended = subprocess.run(  # noqa: S603 - this Python, and words of ours
             [*command, str(read), *words.split()], capture_output=True, text=True, check=False
         )
     last = (ended.stderr.strip().splitlines() or ["no output"])[-1]

@@ -96,7 +96,7 @@ def running(checkout: str, corpus: str, options: Sequence[str]) -> Iterator[Log]
         place = program(checkout)
         command = [sys.executable, "-u", str(place), "--data", folder, *options]
         command += ["--save", str(Path(folder) / "model.pt")]
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - the program that PEER names
             command,
             cwd=place.parent,
             stdout=subprocess.PIPE,
