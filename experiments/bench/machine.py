@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -104,8 +104,3 @@ def processor() -> str:
 def devices() -> list[str]:
     """The devices of this machine that are measured."""
     return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-
-
-def described(machine: Machine) -> dict[str, object]:
-    """The machine as JSON."""
-    return asdict(machine)

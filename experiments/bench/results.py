@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,7 +43,6 @@ class Results:
 
     def keep(self, place: Path) -> None:
         """Write the file."""
-        place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
@@ -88,7 +88,7 @@ def cells(row: Row, machine: Machine) -> list[str]:
 
 def median(figures: Sequence[float]) -> str:
     """The middle of several figures."""
-    found = sorted(figures)[len(figures) // 2] if figures else math.nan
+    found = statistics.median(figures) if figures else math.nan
     return written(found, ",.0f" if abs(found) >= 100 else ".3g")
 
 

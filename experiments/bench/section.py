@@ -3,6 +3,7 @@ what a larger machine would give."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 from experiments.bench.contest import Row
@@ -130,7 +131,7 @@ def _forecast(cpu: Measurement) -> Table:
         [
             [
                 f"{name}, {row.unit}",
-                written(row.share(cpu.machine) * _limit(row, cpu.machine), ",.0f"),
+                written(statistics.median(row.ours), ",.0f"),
                 *(written(predicted(row, cpu.machine, one), ",.0f") for one in machines.values()),
             ]
             for name, row in unique.items()
@@ -139,12 +140,6 @@ def _forecast(cpu: Measurement) -> Table:
         "products and its memory. A recurrence does its steps one after another, so "
         "that small models stay below this on a GPU.",
     )
-
-
-def _limit(row: Row, machine: Machine) -> float:
-    limit = row.limit(machine)
-    assert limit is not None
-    return limit.rate
 
 
 class BenchStudy(Study):

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def wait(sweep: Path, again: Callable[[Note], Mapping[str, Any]]) -> None:
     left it."""
     while waiting := [note for note in notes(sweep) if note.outcome == "elsewhere"]:
         for note in waiting:
-            carry_out(note.number, note.overrides, lambda note=note: again(note))[0].write(sweep)  # type: ignore[misc]
+            carry_out(note.number, note.overrides, partial(again, note))[0].write(sweep)
         if any(note.outcome == "elsewhere" for note in notes(sweep)):
             time.sleep(POLL_SECONDS)
 

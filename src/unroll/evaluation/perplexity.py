@@ -133,8 +133,7 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
             hidden, targets = batch.scored(hidden)
             found.append(model.softmax.score(hidden, targets))
             tokens += len(targets)
-        # read from the device here, and only here
-        nats, hits = (math.fsum(map(float, sums)) for sums in zip(*found, strict=True))
+        nats, hits = (math.fsum(sums) for sums in zip(*found, strict=True))
     seconds = time.perf_counter() - start
     model.train(training)
     characters = stream.characters * tokens / len(stream)

@@ -119,7 +119,8 @@ class Delivery:
         if kind not in BEGIN and self.cursor.run is None:
             return  # it adds to a run that the store does not have
         try:
-            self.ACTIONS[kind](self, group)
+            if act := self.ACTIONS.get(kind):  # the others only the journal needs
+                act(self, group)
         except Exception as error:
             code = getattr(error, "error_code", None)
             if code == ABSENT and kind != "extend":
@@ -151,10 +152,9 @@ class Delivery:
         client = self.connected()
         params = [Param(key, value) for key, value in entry["params"].items()]
         tags = [RunTag(key, value) for key, value in entry["tags"].items()]
-        for first in range(0, len(params), LARGEST_BATCH):
-            client.log_batch(run_id, params=params[first : first + LARGEST_BATCH])
-        for first in range(0, len(tags), LARGEST_BATCH):
-            client.log_batch(run_id, tags=tags[first : first + LARGEST_BATCH])
+        for kind, items in {"params": params, "tags": tags}.items():
+            for first in range(0, len(items), LARGEST_BATCH):
+                client.log_batch(run_id, **{kind: items[first : first + LARGEST_BATCH]})
         inputs.log_inputs(client, run_id, [inputs.DataInput(**item) for item in entry["inputs"]])
 
     def _created(self, entry: Entry) -> str | None:
@@ -257,9 +257,6 @@ class Delivery:
         for tag in {"interrupted", "failure"} & set(tags):
             client.delete_tag(self._run, tag)
 
-    def _nothing(self, group: list[Entry]) -> None:
-        """What only the journal needs."""
-
     ACTIONS: ClassVar[dict[str, Callable[[Delivery, list[Entry]], None]]] = {
         "start": _start,
         "extend": _extend,
@@ -270,7 +267,4 @@ class Delivery:
         "file": _file,
         "finish": _finish,
         "resume": _resume,
-        "id": _nothing,
-        "checkpoint": _nothing,
-        "rewound": _nothing,
     }

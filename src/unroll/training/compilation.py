@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from unroll.errors import Refused, require
+from unroll.errors import Refused, first_line, require
 from unroll.models.language_model import LanguageModel
 
 LEAST_STEPS = 1000
@@ -30,9 +30,9 @@ def compiled(model: LanguageModel, steps: int | None) -> Any:
     try:
         torch.compile(torch.neg)(torch.zeros(1, device=model.device))
     except (RuntimeError, ImportError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error, 150)
         raise Refused(
-            f"training.compile=true: PyTorch's compiler does not work here ({reason[:150]}): "
+            f"training.compile=true: PyTorch's compiler does not work here ({reason}): "
             "install a C++ compiler such as g++ or set CXX to one, or set training.compile=false"
         ) from error
     return torch.compile(model)

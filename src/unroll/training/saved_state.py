@@ -56,11 +56,6 @@ class StateWriter:
         for left in folder.glob(f".{PREFIX}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
 
-    @property
-    def busy(self) -> bool:
-        """Whether a state is being written."""
-        return self._thread is not None and self._thread.is_alive()
-
     def save(self, state: Mapping[str, Any], step: int) -> None:
         """Copy ``state`` and write it in the background.
 
@@ -95,7 +90,8 @@ class StateWriter:
             header = {"version": VERSION, "outline": outline}
             header["checksum"] = _checksum(tensors, outline)
             save_file(tensors, aside / FILE, {HEADER: json.dumps(header)})
-            _flush(aside / FILE)
+            for path in aside.iterdir():
+                _flush(path)
             _flush(aside)
             place = self.folder / aside.name[1:]
             shutil.rmtree(place, ignore_errors=True)  # of a run that went on from before this step
