@@ -33,7 +33,7 @@ from unroll.tracking.store import (
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-LARGEST_BATCH = 100  # params or tags of one request, as MLflow allows
+LARGEST_BATCH = 50  # params and tags of one request, as MLflow allows
 POINTS = 500
 """Points of one request."""
 
@@ -152,9 +152,9 @@ class Delivery:
         client = self.connected()
         params = [Param(key, value) for key, value in entry["params"].items()]
         tags = [RunTag(key, value) for key, value in entry["tags"].items()]
-        for kind, items in {"params": params, "tags": tags}.items():
-            for first in range(0, len(items), LARGEST_BATCH):
-                client.log_batch(run_id, **{kind: items[first : first + LARGEST_BATCH]})
+        for first in range(0, max(len(params), len(tags)), LARGEST_BATCH):
+            part = slice(first, first + LARGEST_BATCH)
+            client.log_batch(run_id, params=params[part], tags=tags[part])
         inputs.log_inputs(client, run_id, [inputs.DataInput(**item) for item in entry["inputs"]])
 
     def _created(self, entry: Entry) -> str | None:
