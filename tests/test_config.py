@@ -148,12 +148,16 @@ def test_a_task_that_reads_a_run_needs_one_and_every_other_refuses_it(task: str)
     if not schema("task", task).reads_run:
         right, wrong = wrong, right
     assert compose(right).task.name == task
+    if schema("task", task).takes_run:
+        assert compose(wrong).run == "latest"
+        return
     with pytest.raises(Refused, match="run=latest"):
         compose(wrong)
 
 
-def test_only_sample_and_evaluate_make_no_run_of_their_own() -> None:
+def test_only_sample_evaluate_and_sync_make_no_run_of_their_own() -> None:
     assert [task for task in names("task") if not schema("task", task).makes_run] == [
         "evaluate",
         "sample",
+        "sync",
     ]

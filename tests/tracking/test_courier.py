@@ -102,7 +102,7 @@ def test_without_a_store_a_run_has_an_id_that_stays_valid_and_is_delivered_later
     assert stored(home, found.info.run_id, "a") == [(step, step / 7) for step in range(30)]
     (home / "run" / "checkpoints").mkdir()
     (home / "run" / "checkpoints" / "best.safetensors").touch()
-    ledger.record(home, run_id, "run", home / "run", 1.0)
+    ledger.record(home, run_id, "run", home / "run", 1.0, "f")
     for reference in (run_id, found.info.run_id):
         assert ledger.find_journal(home, reference) == (home / "run")
         assert ledger.find_checkpoint(home, reference).exists()
