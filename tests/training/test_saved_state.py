@@ -180,7 +180,7 @@ def test_what_a_killed_writer_left_is_removed_and_never_read(folder):
     found, problems = newest(folder)
     assert found is not None
     assert (found.step, problems) == (1, [])
-    StateWriter(folder, BEST, kept=2)
+    go_back(found, folder, BEST)
     assert states(folder) == ["state-000000001"]
 
 

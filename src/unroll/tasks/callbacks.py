@@ -17,7 +17,7 @@ from unroll.evaluation.perplexity import Score, score
 from unroll.tasks.run import Run
 from unroll.tracking import ledger
 from unroll.training import checkpoint
-from unroll.training.saved_state import StateWriter
+from unroll.training.saved_state import Saved, StateWriter, go_back
 
 
 class RunCallbacks:
@@ -50,8 +50,10 @@ class RunCallbacks:
         unknown = self.encoded.vocabulary.unknown
         return score(self.model, self.encoded.streams[split], self.run.config.evaluation, unknown)
 
-    def begin(self) -> None:
-        """Write what it takes to go on with the run, or to find it with ``run=``."""
+    def begin(self, saved: Saved | None) -> None:
+        """Write what it takes to go on with the run, or to find it with ``run=``; take the files
+        of a run that goes on back to ``saved``. The journal must be open: it shows that no other
+        process is writing the run."""
         run, store = self.run, Path(self.run.config.tracking.directory)
         values = json.dumps(self.header["config"], indent=2, ensure_ascii=False)
         ledger.write_atomically(run.directory / ledger.CONFIG, values + "\n")
@@ -60,6 +62,8 @@ class RunCallbacks:
         )
         if run.resumed_at is None:
             run.tracker.checkpoint(0)
+        else:
+            go_back(saved, self.folder, ledger.BEST)
 
     def save(self, name: str, step: int) -> None:
         """Write a checkpoint of the model."""

@@ -97,11 +97,9 @@ def with_bounds(earlier: Config, config: Config, overrides: list[str]) -> Config
 
 def _going_on(config: Config, directory: Path, same: bool) -> tuple[Run, Saved | None]:
     """The run in a directory, with a config that is the ``same`` as before or has other bounds."""
-    folder = directory / ledger.CHECKPOINTS
-    saved, problems = saved_state.newest(folder)
+    saved, problems = saved_state.newest(directory / ledger.CHECKPOINTS)
     for line in problems:
         say(line)
-    saved_state.go_back(saved, folder, ledger.BEST)
     run = Run(config, directory, [])
     run.resumed_at = 0 if saved is None else saved.step
     for entry in journal.entries(directory):

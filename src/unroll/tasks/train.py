@@ -59,7 +59,14 @@ def train(
             say(f"{run.name} is being run by another process, and is left to it")
             return {"task": task.name, "run_id": None, "elsewhere": True}
         reused = run.finished_before(reuse)
-        return reused or carry_out(*(cut_off_training(run) or (run, None)))
+        if reused is not None:
+            return reused
+        cut_off = cut_off_training(run)
+        if cut_off is None:
+            return carry_out(run, None)
+        result = carry_out(*cut_off)
+        run.tracker.reuse(run.fingerprint)  # it is a child of the multirun that was cut off
+        return result
 
 
 def carry_out(run: Run, saved: Saved | None) -> Result:
@@ -78,7 +85,7 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
         config, model, encoded.streams["train"], callbacks
     )
     with run.recorded({"data.vocabulary_size": len(vocabulary)}, encoded) as tracker:
-        callbacks.begin()
+        callbacks.begin(saved)
         if saved is None:
             log_gradient_flow(run, model, encoded, "initial")
         else:

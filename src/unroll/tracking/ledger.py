@@ -67,7 +67,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def record(
-    store: Path, run_id: str, name: str, directory: Path, started: float, fingerprint: str
+    store: Path, run_id: str, name: str, directory: Path, started: float, fingerprint: str = ""
 ) -> None:
     """Enter a run that was ``started`` then, in seconds since 1970."""
     entry = Entry(run_id, redacted(name), str(directory.resolve()), started, fingerprint)
@@ -104,12 +104,24 @@ def entries(store: Path, folder: str = LEDGER) -> list[Entry]:
 
 
 def is_finished(directory: Path) -> bool:
-    """Whether the run in a directory ended by itself."""
+    """Whether the run in a directory ended by itself. Its result alone does not say so: it may be
+    of an earlier end, past which the run was resumed, or be written just before a kill."""
     try:
         result = json.loads((directory / RESULT).read_text(encoding="utf-8"))
-        return not result.get("interrupted", False)
+        if result.get("interrupted", False):
+            return False
     except (OSError, ValueError, AttributeError):
         return False
+    kinds = ("start", "resume", "finish")
+    turns = [entry for entry in journal.entries(directory) if entry["kind"] in kinds]
+    return not turns or turns[-1].get("status") == "FINISHED"
+
+
+def finished(store: Path, fingerprint: str) -> Entry | None:
+    """The newest training under this config fingerprint that ended by itself, and whose directory
+    is there; None if there is none."""
+    known = (entry for entry in reversed(entries(store)) if entry.fingerprint == fingerprint)
+    return next((entry for entry in known if is_finished(Path(entry.directory))), None)
 
 
 @contextlib.contextmanager

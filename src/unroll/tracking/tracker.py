@@ -200,12 +200,14 @@ class DisabledTracker(JournalTracker):
 
     def __init__(self, config: DisabledConfig) -> None:
         super().__init__(config)
+        self.store = Path(config.directory)
 
     def extend(self, directory: Path, run_id: str) -> bool:
         return False
 
     def reuse(self, config_fingerprint: str) -> str | None:
-        return None
+        found = ledger.finished(self.store, config_fingerprint)
+        return None if found is None else found.run_id
 
     def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
         return None
@@ -266,6 +268,10 @@ class MLflowTracker(JournalTracker):
         return True
 
     def reuse(self, config_fingerprint: str) -> str | None:
+        known = ledger.finished(self.store, config_fingerprint)
+        if known is not None and known.directory in {e.directory for e in ledger.owed(self.store)}:
+            with suppress(Refused):  # it was killed before the store had all of it
+                self.deliver(Path(known.directory))
         try:
             client = connect(self.store)
             with store_errors(self.store):
@@ -277,8 +283,8 @@ class MLflowTracker(JournalTracker):
                 if parent is not None:
                     reuse(client, parent.info.run_id, found)
                 return str(found.info.run_id)
-        except Unavailable:  # the run that begins now tells
-            return None
+        except Unavailable:
+            return None if known is None else known.run_id
 
     def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
         self.start(directory, name, {}, source_tags(git_commit()) | dict(tags))

@@ -53,8 +53,6 @@ class StateWriter:
         self.folder, self.best, self.kept = folder, best, kept
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        for left in folder.glob(f".{PREFIX}*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
         """Copy ``state`` and write it in the background.
@@ -117,7 +115,10 @@ def newest(folder: Path) -> tuple[Saved | None, list[str]]:
 
 
 def go_back(saved: Saved | None, folder: Path, best: str) -> None:
-    """Make the best checkpoint of the run that of ``saved`` again, and remove later states."""
+    """Make the best checkpoint of the run that of ``saved`` again, and remove later states, and
+    those that a process was writing when it was killed."""
+    for left in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
     if saved is None or not (saved.folder / best).is_file():
         (folder / best).unlink(missing_ok=True)
     else:
