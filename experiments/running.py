@@ -302,8 +302,13 @@ def composed(words: Sequence[str]) -> Config:
         Refused: as the command line would.
     """
     seeds = [int(word.removeprefix("seed=")) for word in words if SEED.fullmatch(word)]
-    config = _composed([word for word in words if not SEED.fullmatch(word)])
-    return replace(config, seed=seeds[-1]) if seeds else config
+    if not seeds:
+        return _composed(list(words))
+    config = _composed([*(word for word in words if not SEED.fullmatch(word)), "seed=0"])
+    sampling = config.sampling
+    if sampling.seed == 0:  # it follows, unless the job sets it
+        sampling = replace(sampling, seed=seeds[-1])
+    return replace(config, seed=seeds[-1], sampling=sampling)
 
 
 def _composed(words: list[str]) -> Config:

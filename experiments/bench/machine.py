@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from unroll.models.precision import GAIN
+
 SIDES = (256, 512, 1024, 2048)
 """Of the square matrices that are multiplied."""
 LONGEST = 0.1
@@ -36,7 +38,7 @@ class Machine:
     @property
     def native_bfloat16(self) -> bool:
         """Whether bfloat16 is multiplied faster than float32."""
-        return self.products["bfloat16"] > self.products["float32"]
+        return self.products["bfloat16"] >= GAIN * self.products["float32"]
 
     def rate(self, precision: str) -> float:
         """Operations a second of a precision; int8 has no bar of its own and takes float32's."""

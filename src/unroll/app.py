@@ -71,9 +71,9 @@ def command(words: list[str]) -> int:
             raise
         print(f"unroll: {line}", file=sys.stderr)
         return code
-    except Terminated:
+    except Terminated as error:
         status = "KILLED"
-        print("unroll: terminated; unroll resume=latest goes on", file=sys.stderr)
+        print(f"unroll: terminated{error}", file=sys.stderr)
         return TERMINATED
     except KeyboardInterrupt:
         status = "KILLED"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unroll.errors import BAD_INPUT, bounded, first_line
+from unroll.sweep import NOTES
 
 
 class RunDirectory(Callback):
@@ -28,6 +30,7 @@ class RunDirectory(Callback):
     def on_multirun_start(self, config: DictConfig, **keywords: Any) -> None:
         _create("hydra.sweep.dir", config)
         RunDirectory.sweep = Path(config.hydra.sweep.dir)
+        shutil.rmtree(RunDirectory.sweep / NOTES, ignore_errors=True)  # of an earlier multirun
 
 
 def _create(key: str, config: DictConfig) -> None:

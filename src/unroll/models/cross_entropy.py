@@ -220,12 +220,12 @@ def _buffer(hidden: Tensor, weight: Tensor, sums: torch.dtype) -> Tensor:
 def _view(memory: Tensor, hidden: Tensor, place: slice) -> Tensor:
     """The part ``(rows, columns)`` of ``memory`` that belongs to a block."""
     rows = len(hidden)
-    return memory[rows * place.start : rows * place.stop].view(rows, -1)
+    return memory[rows * place.start : rows * place.stop].view(rows, place.stop - place.start)
 
 
 def _logits(hidden: Tensor, rows: Tensor, bias: Tensor, out: Tensor) -> Tensor:
     """``W h + b`` of a block, written into ``out``, in its format."""
-    out = out.view(-1)[: len(hidden) * len(rows)].view(len(hidden), -1)
+    out = out.view(-1)[: len(hidden) * len(rows)].view(len(hidden), len(rows))
     if out.dtype == hidden.dtype:
         return torch.addmm(bias.to(out.dtype), hidden, rows.t(), out=out)
     return out.copy_(hidden @ rows.t()).add_(bias)

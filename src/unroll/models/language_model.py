@@ -106,6 +106,10 @@ class LanguageModel(nn.Module):
         """The state as a constant: back-propagation through time stops here."""
         return self.cell.detach(state)
 
+    def moved(self, state: State) -> State:
+        """The state on the device of the model."""
+        return self.cell.map_state(state, lambda part: part.to(self.device))
+
     def scale_gradient(self, state: State, factors: Tensor) -> State:
         """The same state; in the backward pass its gradient is multiplied by
         ``factors (batch,)``."""

@@ -2,8 +2,8 @@
 
 Every matrix becomes int8, with one float32 scale for each row: ``w = scale * int8`` (embedding,
 W_ih, W_hh, softmax; a tied matrix once). torchao quantizes. Only weights are rounded: the model
-computes what the float32 model with the rounded weights computes, and rows do not depend on each
-other. Biases, states and everything between the products stay float32.
+computes what the float32 model with the rounded weights computes, up to the rounding of its
+kernels. Biases, states and everything between the products stay float32.
 
 torchao's own product converts the whole matrix at every call unless it is compiled, which takes
 longer than the float32 product (see ``docs/design.md``). So the products here are PyTorch's kernel
@@ -128,6 +128,8 @@ class Int8Linear(nn.Module):
         self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """``FEW_ROWS`` rows or fewer are computed by a faster kernel, which rounds to bfloat16 on
+        the way, so a row alone differs a little from the same row among many."""
         flat = F.pad(hidden.reshape(-1, hidden.shape[-1]), self.padding)
         scores = self._few(flat) if len(flat) <= FEW_ROWS else self._many(flat)
         return scores.view(*hidden.shape[:-1], -1)

@@ -90,6 +90,7 @@ def checkpoint_header(config: Config, encoded: Encoded) -> dict[str, Any]:
     for key in ("path", "valid_path", "test_path"):
         if values["data"].get(key):
             values["data"][key] = os.path.abspath(values["data"][key])
+    values["tracking"]["directory"] = os.path.abspath(values["tracking"]["directory"])
     return {
         "config": values,
         "vocabulary": encoded.vocabulary.to_json(),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unroll.config import Config, restored
+from unroll.config import Config, flat, restored
 from unroll.errors import Refused, require
 from unroll.tasks.run import Run, say
 from unroll.tracking import journal, ledger
@@ -38,7 +38,10 @@ def named_training(config: Config, overrides: list[str]) -> tuple[Run, Saved | N
     )
     if raised != earlier and raised.optimizer.schedule.name == "cosine":
         say("optimizer/schedule=cosine now falls towards the new end of the training")
-    return _going_on(raised, directory, same=raised == earlier)
+    run, saved = _going_on(raised, directory, same=raised == earlier)
+    before, now = flat(earlier), flat(raised)
+    run.raised = {key: now[key] for key in now if now[key] != before[key]}
+    return run, saved
 
 
 def cut_off_training(run: Run) -> tuple[Run, Saved | None] | None:
@@ -104,7 +107,14 @@ def _going_on(config: Config, directory: Path, same: bool) -> tuple[Run, Saved |
     run.resumed_at = 0 if saved is None else saved.step
     for entry in journal.entries(directory):
         if entry["kind"] == "start":
+            tags = entry["tags"]
             run.name, run.started = entry["name"], entry["time"] / 1000
-            if same:  # today's code and PyTorch do not count
-                run.fingerprint = entry["tags"]["config_fingerprint"]
+            require(
+                tags["corpus_fingerprint"] == run.corpus_fingerprint,
+                f"the corpus of the training in {directory} has changed since it began: restore "
+                "it, or start a new training",
+            )
+            # today's code did not make the first steps, and a schedule may have had another end:
+            # no other run may be replaced by one that was raised
+            run.fingerprint = tags["config_fingerprint"] + ("" if same else " raised")
     return run, saved

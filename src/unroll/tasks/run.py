@@ -46,6 +46,8 @@ class Run:
         self.name = run_name(config, overrides)
         self.resumed_at: int | None = None
         """The step that the run goes on from; None: it begins."""
+        self.raised: dict[str, Any] = {}
+        """Bounds that are other than when it began."""
         self.tracker: Tracker = build("tracking", config.tracking)
         self.corpus_fingerprint: str = build("data", config.data).fingerprint()
         self.fingerprint = fingerprint(config, self.corpus_fingerprint)
@@ -83,7 +85,9 @@ class Run:
             tracker.start(self.directory, self.name, values, self._tags(), inputs)
         else:
             tracker.resume(self.directory, step)
-            tracker.tag("config_fingerprint", self.fingerprint)  # a bound may have been raised
+            tracker.tag("config_fingerprint", self.fingerprint)
+            for key, bound in self.raised.items():  # params cannot change
+                tracker.tag(f"raised.{key}", str(bound))
         try:
             going_on = "" if step is None else f", going on from step {step:,}"
             precision = self.config.precision

@@ -8,6 +8,7 @@ from typing import Any
 
 from unroll.config import Config
 from unroll.data.token_stream import Encoded, encode
+from unroll.errors import Terminated
 from unroll.evaluation.gradient_flow import gradient_flow
 from unroll.evaluation.perplexity import require_scorable
 from unroll.generation.sampler import sample
@@ -90,8 +91,11 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
             log_gradient_flow(run, model, encoded, "initial")
         else:
             learner.load_state_dict(saved.state)
-        with enough_memory(config, model, encoded.streams["train"]):
-            outcome = learner.fit()
+        try:
+            with enough_memory(config, model, encoded.streams["train"]):
+                outcome = learner.fit()
+        except Terminated as error:
+            raise Terminated(f"; unroll resume={directory} goes on") from error
         tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:
             say("interrupted: the checkpoints are saved; scoring the best one")

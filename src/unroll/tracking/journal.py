@@ -29,6 +29,10 @@ RETRY_SECONDS = 1.0  # between two tries to write to a full disk
 BEGIN = ("start", "extend")
 """Kinds of the first entry of a run: of a new one, and of additions to one that exists."""
 
+NOT_REPEATED = "gradient_flow/"
+"""Start of the names of curves that a resumed run does not make again as they were: their steps
+are distances, and the model behind them is another one."""
+
 Entry = dict[str, Any]
 
 
@@ -187,7 +191,7 @@ class Journal:
         groups: dict[int | None, dict[str, float]] = {}
         for key, value in figures.items():
             if not math.isnan(value):
-                times = self._repeated.get((key, step))
+                times = None if key.startswith(NOT_REPEATED) else self._repeated.get((key, step))
                 groups.setdefault(times.pop(0) if times else None, {})[key] = float(value)
         for first_time, values in groups.items():
             again = {} if first_time is None else {"time": first_time, "again": True}

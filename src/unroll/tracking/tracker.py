@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -106,6 +107,7 @@ class JournalTracker:
     def __init__(self, config: DisabledConfig | MLflowConfig) -> None:
         self.every = config.every
         self._journal: Journal | None = None
+        self._resumed = False
         self._key = ""
         self._run_id: str | None = None
 
@@ -143,6 +145,7 @@ class JournalTracker:
         start = next((entry for entry in found if entry["kind"] == "start"), None)
         if start is None:
             raise Refused(f"{directory} has no journal with the start of a run")
+        self._resumed = True
         self._open(directory, start["key"], start["name"])
         self.journal.rewind(step)
         self.journal.append("resume")
@@ -151,6 +154,13 @@ class JournalTracker:
 
     def _open(self, directory: Path, key: str, name: str) -> None:
         self._journal, self._key = Journal(directory), key
+
+    def _give_up(self, journal: Journal) -> None:
+        """Close the journal of a run that the store refused. Of a run that was resumed it stays."""
+        if self._resumed:
+            journal.close()
+        else:
+            journal.discard()
 
     def _begin(self) -> None:
         """What happens when the journal has its first entry."""
@@ -249,7 +259,7 @@ class MLflowTracker(JournalTracker):
         try:
             ledger.owe(self.store, key, storable(name), directory, time.time())
         except OSError as error:
-            self.journal.discard()
+            self._give_up(self.journal)
             raise Refused(
                 f"the tracking store in {self.store} cannot be written: "
                 f"{error.strerror or error}; set tracking.directory"
@@ -327,7 +337,7 @@ class MLflowTracker(JournalTracker):
             ledger.settle(self.store, self._key)
         elif courier.refused is not None:
             ledger.settle(self.store, self._key)
-            courier.journal.discard()
+            self._give_up(courier.journal)
         self._run_id = self._run_id or courier.delivery.run_id(self._key) or self._key
 
 

@@ -145,6 +145,8 @@ class Trainer:
         self.truncation.load_state_dict(state["truncation"])
         set_generator_states(state["generators"], self.model.device)
         self.progress = Progress.from_state_dict(state["progress"])
+        if self.progress.state is not None:
+            self.progress.state = self.model.moved(self.progress.state)
         self.outcome = Outcome.from_state_dict(state["outcome"])
 
     def _ended(self) -> bool:
@@ -165,7 +167,8 @@ class Trainer:
                 self._step(group)
                 self._show(bar)
                 self._validate_if_due()
-                self._keep_state_if_due()
+                if progress.steps < self.per_epoch:  # else it is kept at the end of the epoch
+                    self._keep_state_if_due()
                 if self._ended() or interrupted.is_set():
                     return
         self._read()
@@ -176,6 +179,7 @@ class Trainer:
         loss = outcome.train_loss
         self._log({"train/epoch_loss": loss, "train/epoch_perplexity": perplexity(loss)})
         self._validate_if_due()
+        self._keep_state_if_due()
 
     def _groups(self) -> Iterator[list[Batch]]:
         """The batches of each optimizer step that is left in the epoch."""

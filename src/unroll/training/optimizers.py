@@ -192,6 +192,7 @@ class Cosine(Constant):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.steps = state["steps"]
+        self._set_rates()  # the end may be later than it was
 
 
 class Step(Constant):
