@@ -158,3 +158,32 @@ def test_the_time_of_a_step_includes_waiting_for_the_device(training):
     outcome.add_wait(6.0, steps=2)
     assert list(outcome.step_seconds) == [1.0, 4.0, 4.0]
     assert outcome.seconds == 9.0
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted_where_that_is_asked_for(training):
+    made = training(non_finite="skip", epochs=1, checkpoint_every=1, log_every=2)
+    loss, before = made.model.softmax.loss, {}
+
+    def failing(hidden, targets):
+        steps = made.trainer.outcome.steps
+        if steps == 2:
+            before.update(weights=[p.clone() for p in made.parameters], state=made.trainer.progress)
+            before["state"] = before["state"].state.clone()
+        if steps == 3:
+            assert all(map(torch.equal, made.parameters, before["weights"]))
+            assert torch.equal(made.diary.states[-1][1]["progress"]["state"], before["state"])
+        return loss(hidden, targets) * (torch.inf if steps == 2 else 1)
+
+    made.model.softmax.loss = failing
+    outcome = made.trainer.fit()
+    assert (outcome.steps, outcome.skipped) == (7, 1)
+    assert [value for _, value in made.curve("skipped_steps")] == [0, 0, 1, 1, 1]
+    assert all(math.isfinite(value) for _, value in made.curve("train/loss"))
+
+
+def test_a_step_that_is_not_finite_ends_the_training_unless_it_is_skipped(training):
+    made = training(non_finite="stop")
+    loss = made.model.softmax.loss
+    made.model.softmax.loss = lambda *given: loss(*given) * torch.inf
+    with pytest.raises(Diverged, match="the loss is infinite at step 1 "):
+        made.trainer.fit()

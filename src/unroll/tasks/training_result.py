@@ -40,6 +40,7 @@ def training_result(
         "epochs": outcome.epochs,
         "steps": outcome.steps,
         "tokens": outcome.tokens,
+        "skipped_steps": outcome.skipped,
         "best_step": outcome.best_step,
         "interrupted": outcome.interrupted,
         "resumed_at": run.resumed_at,

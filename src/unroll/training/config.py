@@ -85,6 +85,9 @@ class TrainingConfig:
     """Optimizer steps between two validations; null: after every epoch."""
     patience: int | None
     """Stop after this many validations in a row without a better one; null: never."""
+    non_finite: str
+    """What a step does whose loss or gradient is NaN or infinite. stop: the run fails; skip: it
+    moves no weight, is counted, and the training goes on (every step then waits for a device)."""
     checkpoint_every: int | None
     """Optimizer steps between two saved states, from which `resume` goes on; null: not by steps."""
     checkpoint_minutes: float | None
@@ -114,6 +117,7 @@ class TrainingConfig:
                 value is None or (value > 0 and math.isfinite(value)),
                 f"training.{key}={value}: must be above 0 and finite (or null for none)",
             )
+        require_one_of("training.non_finite", self.non_finite, ("stop", "skip"))
         require(
             0 <= self.dropout < 1,
             f"training.dropout={self.dropout}: must be at least 0 and below 1",

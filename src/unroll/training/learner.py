@@ -76,6 +76,8 @@ class Outcome:
     """Optimizer steps."""
     tokens: int = 0
     """Targets trained on."""
+    skipped: int = 0
+    """Steps that moved nothing, because the loss or the gradient was NaN or infinite."""
     seconds: float = 0.0
     """Time of the training steps, without validation."""
     train_loss: float = math.nan

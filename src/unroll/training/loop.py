@@ -191,10 +191,13 @@ class Trainer:
     def _step(self, group: list[Batch]) -> None:
         """One optimizer step over the batches of ``group``."""
         progress, outcome = self.progress, self.outcome
-        start = time.perf_counter()
+        start, state = time.perf_counter(), progress.state
         step = self._descend(group)
-        outcome.add_step(time.perf_counter() - start, sum(step.counts))
-        self.unread.append(step)
+        if step is None:
+            outcome.skipped, progress.state = outcome.skipped + 1, state
+        outcome.add_step(time.perf_counter() - start, sum(step.counts) if step else 0)
+        if step is not None:
+            self.unread.append(step)
         progress.steps += 1
         outcome.epochs = progress.epoch + min(1.0, progress.steps / self.per_epoch)
         if outcome.steps == 1 or outcome.steps % self.callbacks.log_every == 0:
@@ -202,16 +205,21 @@ class Trainer:
         elif len(self.unread) == READ_AFTER:
             self._read()
 
-    def _descend(self, group: list[Batch]) -> Step:
+    def _descend(self, group: list[Batch]) -> Step | None:
         """Average the gradients over the batches of ``group``, clip them, move the weights. On an
-        accelerator all of it is only queued."""
+        accelerator all of it is only queued, except with ``non_finite=skip``. None if the step was
+        skipped."""
         losses, counts = self._backward(group)
         norm = clip_gradients(self.model.parameters(), self.config.clip_norm)
         learning_rate = float(self.optimizer.param_groups[0]["lr"])
-        with self.embedding_gradient:
-            self.optimizer.step()
+        skipped = self.config.non_finite == "skip" and not all(
+            math.isfinite(figure.item()) for figure in (*losses, norm)
+        )
+        if not skipped:
+            with self.embedding_gradient:
+                self.optimizer.step()
         self.schedule.after_step()
-        return Step(losses, counts, norm, learning_rate)
+        return None if skipped else Step(losses, counts, norm, learning_rate)
 
     def _backward(self, group: list[Batch]) -> tuple[list[Tensor], list[int]]:
         """The loss and the number of targets of each batch of ``group``; their mean gradient."""
@@ -290,6 +298,8 @@ class Trainer:
         """Log the training curves over the steps since the last point."""
         self._read()
         figures = self.progress.pending.figures()
+        if self.config.non_finite == "skip":
+            figures["skipped_steps"] = float(self.outcome.skipped)
         self.progress.pending = Pending()
         self._log(figures | {"tokens_per_second": self.outcome.tokens_per_second})
 

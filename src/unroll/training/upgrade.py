@@ -24,6 +24,7 @@ RECURRENT: Values = {"bias": "double", "softmax": {"name": "full"}, "spectral_ra
 TRACKING: Values = {"run_name": None, "study": None, "label": None}
 TRAINING: Values = {
     "compile": False,
+    "non_finite": "stop",
     "checkpoint_every": None,
     "checkpoint_minutes": None,
     "checkpoints_kept": 2,
