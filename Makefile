@@ -7,18 +7,20 @@ OVERRIDES ?=
 STUDIES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample evaluate sweep reproduce ui test lint audit format clean
+.PHONY: help setup train sample evaluate sweep reproduce bench ui test lint audit format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create .venv with pinned versions (needs Python 3.11 or newer)
 
+# --no-compile: a module is compiled when it is first imported, instead of all of them now
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $$($(PYTHON) --version) is too old: Unroll needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	  --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 train: setup ## train one model: make train OVERRIDES="model=gru training.epochs=3"
@@ -35,6 +37,9 @@ sweep: setup ## train each cell at two sizes, in parallel: make sweep OVERRIDES=
 
 reproduce: setup ## run the studies and write report/index.html: make reproduce STUDIES="cells zipf"
 	STUDIES="$(STUDIES)" $(BIN)/python -m experiments.reproduce $(OVERRIDES)
+
+bench: setup ## time ours against other ways: make bench ROWS="lab scoring" PEER=FOLDER PENN_TREEBANK=FOLDER
+	$(BIN)/python -m experiments.bench $(OVERRIDES)
 
 ui: setup ## start the MLflow UI for mlruns/ on http://127.0.0.1:5000
 	@echo "runs: http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning"

@@ -34,6 +34,7 @@ from experiments import (
     width_and_batch,
     zipf,
 )
+from experiments.bench import section
 from experiments.running import Failure, Session, failed_sections, sections
 from experiments.study import Study
 from unroll import __version__
@@ -67,6 +68,7 @@ STUDIES: dict[str, Study] = {
         character_rnn.TIME_MACHINE_STUDY,
         zipf.TIME_MACHINE_STUDY,
         zipf.AG_NEWS_STUDY,
+        section.STUDY,
     )
 }
 
@@ -107,20 +109,16 @@ def reproduce(words: list[str], names: list[str]) -> int:
     jobs = os.environ.get("JOBS") or str(cpu_count())
     require(jobs.isdigit() and int(jobs) >= 1, f"JOBS={jobs}: must be an integer of at least 1")
     chosen = [STUDIES[name] for name in names or STUDIES]
-    absent = [
-        page.Absent(study.name, f"needs a text: make reproduce {study.missing()}")
-        for study in chosen
-        if study.missing()
-    ]
-    for missing in absent:
-        print(f"study {missing.name}: skipped, {missing.reason}", flush=True)
+    absent = [page.Absent(study.name, missing) for study in chosen if (missing := study.missing())]
+    for skipped in absent:
+        print(f"study {skipped.name}: skipped, {skipped.reason}", flush=True)
     given = [study for study in chosen if not study.missing()]
     session = Session(extra, int(jobs), rerun=rerun)
     results = session.run(given)
     found = [
-        section
+        each
         for study in given
-        for section in (
+        for each in (
             sections(study, results[study.name])
             if study.name in results
             else failed_sections(study, session.failures[study.name])
@@ -129,9 +127,9 @@ def reproduce(words: list[str], names: list[str]) -> int:
     report = HOME / "report" / "index.html"
     report.parent.mkdir(exist_ok=True)
     whole = page.write(report, "RNN, LSTM and GRU compared", _facts(extra, jobs), found, absent)
-    for section in found:
-        if section.answer is None:
-            print(f"section {section.name}: {section.failure}", file=sys.stderr, flush=True)
+    for each in found:
+        if each.answer is None:
+            print(f"section {each.name}: {each.failure}", file=sys.stderr, flush=True)
     print(f"report: {report} ({time.monotonic() - start:.0f} s)")
     return _code(list(session.failures.values()), whole)
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from unroll.folders import CONF, HOME
 from unroll.registry import build
 from unroll.report.page import Section
 from unroll.report.runs import Record
+from unroll.tasks.run import resolved
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import STUDY, Family, reuse
 from unroll.tracking.ledger import write_atomically
@@ -33,6 +35,7 @@ from unroll.tracking.store import FINGERPRINT, all_finished, connect, experiment
 
 KEY = "job"
 """Tag of a run: the key of the job that it was made for."""
+SEED = re.compile(r"seed=\d+")
 
 
 @dataclass
@@ -146,7 +149,7 @@ class Session:
             job = study.with_overrides(job, self.extra)
             config = composed(job.overrides)
             corpus: str = build("data", config.data).fingerprint()
-            key = fingerprint(config, corpus)
+            key = fingerprint(resolved(config), corpus)
             if job.alone:
                 key = f"alone on {platform.node()}: {key}"
             plan.append(Planned(study, job, config, key))
@@ -173,7 +176,7 @@ class Session:
 
     def _make(self, todo: Sequence[Planned]) -> None:
         """Run jobs: those side by side first, then one at a time those that measure time."""
-        done = 0
+        done, began = 0, time.monotonic()
         for alone in (False, True):
             group = [item for item in todo if item.job.alone == alone]
             workers = 1 if alone else self.parallel
@@ -183,9 +186,11 @@ class Session:
             )
             for item, (run_id, failure) in zip(group, ended, strict=True):
                 done += 1
-                spent = time.monotonic() - self._started
+                now = time.monotonic()
+                left = (now - began) / done * (len(todo) - done)  # as if jobs were equally long
                 print(
-                    f"  {done}/{len(todo)} {item.study.name}: {item.job.label} ({spent:.0f} s)",
+                    f"  {done}/{len(todo)} {item.study.name}: {item.job.label} "
+                    f"({now - self._started:.0f} s, about {left:.0f} s left)",
                     flush=True,
                 )
                 if failure is not None:
@@ -291,13 +296,25 @@ def failed_sections(study: Study, failure: Failure) -> list[Section]:
 
 
 def composed(words: Sequence[str]) -> Config:
-    """The config of a job, cached on disk: Hydra takes a third of a second for each, and a report
-    is made of more than a hundred.
+    """The config of a job: jobs that differ only in the seed are composed once.
 
     Raises:
         Refused: as the command line would.
     """
-    recipe = repr((list(words), str(HOME), _schema())).encode()
+    seeds = [int(word.removeprefix("seed=")) for word in words if SEED.fullmatch(word)]
+    if not seeds:
+        return _composed(list(words))
+    config = _composed([*(word for word in words if not SEED.fullmatch(word)), "seed=0"])
+    sampling = config.sampling
+    if sampling.seed == 0:  # it follows, unless the job sets it
+        sampling = replace(sampling, seed=seeds[-1])
+    return replace(config, seed=seeds[-1], sampling=sampling)
+
+
+def _composed(words: list[str]) -> Config:
+    """A config, cached on disk: Hydra takes a third of a second for each, and a report is made of
+    more than fifty."""
+    recipe = repr((words, str(HOME), _schema())).encode()
     digest = hashlib.blake2b(recipe, digest_size=16)
     place = HOME / ".cache" / "composed" / f"{digest.hexdigest()}.json"
     if place.is_file():

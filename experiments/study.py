@@ -80,10 +80,10 @@ class Study:
     variable of that name in capitals gives its path."""
 
     def missing(self) -> str | None:
-        """How to give the corpus that is not given, or None where nothing is missing."""
+        """What is missing and how to give it, or None where nothing is."""
         if self.corpus is None or os.environ.get(self.corpus.upper()):
             return None
-        return f"{self.corpus.upper()}=PATH"
+        return f"needs a text: make reproduce {self.corpus.upper()}=PATH"
 
     def words(self, extra: Sequence[str]) -> list[str]:
         """The overrides that every job gets, out of those that the command gave."""

@@ -114,9 +114,10 @@ def test_a_refused_command_prints_one_line_exits_with_2_and_leaves_nothing(
     assert line in refusal(tmp_path, *words)
 
 
-def test_help_and_refusals_import_neither_torch_nor_datasets_nor_mlflow() -> None:
+@pytest.mark.parametrize("words", [["model=ltsm"], ["data=text_files", "data.path=nowhere"]])
+def test_help_and_refusals_import_neither_torch_nor_datasets_nor_mlflow(words: list[str]) -> None:
     code = (
-        "import sys; sys.argv[1:] = ['model=ltsm']\n"
+        f"import sys; sys.argv[1:] = {words}\n"
         "from unroll.app import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 2\n"

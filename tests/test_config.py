@@ -30,7 +30,7 @@ def test_a_fingerprint_follows_the_figures_and_not_the_places() -> None:
     assert fingerprint(base, "c") != fingerprint(compose(["seed=2"]), "c")
     assert fingerprint(base, "c") != fingerprint(base, "another corpus")
     other = copy.copy(base)
-    object.__setattr__(other, "precision", "bfloat16")  # refused for now
+    object.__setattr__(other, "precision", "bfloat16")
     assert fingerprint(base, "c") != fingerprint(other, "c")
 
 
@@ -103,15 +103,42 @@ def test_a_new_module_counts(source: Path) -> None:
     assert source_fingerprint(source) != source_fingerprint(PACKAGE)
 
 
+def test_a_source_fingerprint_on_disk_that_is_cut_off_is_made_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unroll.config.HOME", tmp_path)
+    (source / "another.py").write_text("LAYERS = 6\n", encoding="utf-8")
+    first = source_fingerprint(source)
+    (kept,) = (tmp_path / ".cache" / "source").iterdir()
+    for text in (first, first[:-1], ""):
+        kept.write_text(text, encoding="utf-8")
+        source_fingerprint.cache_clear()
+        assert source_fingerprint(source) == first
+    kept.write_text("0" * len(first), encoding="utf-8")
+    source_fingerprint.cache_clear()
+    assert source_fingerprint(source) == "0" * len(first)
+    source_fingerprint.cache_clear()
+
+
 def test_the_source_is_read_once() -> None:
     first = source_fingerprint()
     assert source_fingerprint() is first
 
 
-def test_precision_is_float32_and_nothing_else() -> None:
-    assert compose([]).precision == "float32"
-    with pytest.raises(Refused, match="unknown precision 'bfloat16': did you mean 'float32'"):
-        compose(["precision=bfloat16"])
+def test_an_unknown_precision_is_refused() -> None:
+    assert compose([]).precision == "auto"
+    with pytest.raises(Refused, match="unknown precision 'bfloat61': did you mean 'bfloat16'"):
+        compose(["precision=bfloat61"])
+
+
+def test_int8_is_for_tasks_that_write_or_score_with_a_trained_run_on_a_cpu() -> None:
+    for task in ("sample", "evaluate"):
+        assert compose(["precision=int8", f"task={task}", "run=x"]).precision == "int8"
+    for words in (["task=train"], ["task=describe"], ["task=deploy", "run=x"]):
+        with pytest.raises(Refused, match=r"precision=int8 has no meaning for task=.*: use it"):
+            compose(["precision=int8", *words])
+    with pytest.raises(Refused, match=r"precision=int8 is computed on a CPU, not with device=mps"):
+        compose(["precision=int8", "task=sample", "run=x", "device=mps"])
 
 
 @pytest.mark.parametrize("task", names("task"))
@@ -121,12 +148,16 @@ def test_a_task_that_reads_a_run_needs_one_and_every_other_refuses_it(task: str)
     if not schema("task", task).reads_run:
         right, wrong = wrong, right
     assert compose(right).task.name == task
+    if schema("task", task).takes_run:
+        assert compose(wrong).run == "latest"
+        return
     with pytest.raises(Refused, match="run=latest"):
         compose(wrong)
 
 
-def test_only_sample_and_evaluate_make_no_run_of_their_own() -> None:
+def test_only_sample_evaluate_and_sync_make_no_run_of_their_own() -> None:
     assert [task for task in names("task") if not schema("task", task).makes_run] == [
         "evaluate",
         "sample",
+        "sync",
     ]

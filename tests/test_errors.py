@@ -130,3 +130,13 @@ def test_importing_errors_imports_neither_torch_nor_mlflow() -> None:
         "import sys, unroll.errors; assert not {'torch', 'mlflow', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_no_message_shows_a_password_or_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, f"value-of-{name}")
+        assert bounded(f"no access with value-of-{name}") == "no access with ***"
+    monkeypatch.setenv("SHORT_TOKEN", "a")
+    assert bounded("a path") == "a path"
+    assert bounded("http://name:pass@word@host:1/x@y failed") == "http://***@host:1/x@y failed"
+    assert "pass" not in str(explain(Refused("postgresql://name:pass@host/db is absent"))[0])

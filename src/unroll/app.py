@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from unroll import sweep
 from unroll.config import Config, typed
-from unroll.errors import INTERRUPTED, Refused, explain
+from unroll.errors import INTERRUPTED, TERMINATED, Refused, Terminated, explain
 from unroll.folders import CONF
 from unroll.overrides import jobs_to_check, to_hydra_command, to_hydra_override
-from unroll.registry import build
-from unroll.run_directory import remove_if_empty
+from unroll.registry import build, schema
+from unroll.run_directory import RunDirectory, remove_if_empty
 from unroll.terminal import PIPE_CLOSED, until_closed
 from unroll.tracking.multirun import Multirun
 from unroll.usage import usage
@@ -32,8 +34,8 @@ def main() -> None:
     """The command ``unroll``.
 
     Exits with 0; with 2 if the request cannot be met; with 1 if the run failed; with 130 after
-    Ctrl-C. If the reader of the output closes the pipe, as ``head`` does, the command goes on
-    without output, keeps its result, and exits with 141.
+    Ctrl-C; with 75 after SIGTERM. If the reader of the output closes the pipe, as ``head`` does,
+    the command goes on without output, keeps its result, and exits with 141.
     """
     with until_closed() as streams:
         code = command(sys.argv[1:])
@@ -49,23 +51,30 @@ def command(words: list[str]) -> int:
         print(usage())
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors and prints none
-    terminate_as_interrupt()
+    end_on_sigterm()
     job, status = Job(), "FAILED"
     try:
         sys.argv[1:] = to_hydra_command(words)
         for job_words in jobs_to_check(sys.argv[1:]):  # before the first job starts
             compose(job_words)
+        # Hydra would compose the whole config only to read hydra.mode, which -m decides here
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
         if job.failure is not None:
             raise job.failure
-        status = "FINISHED"
-        return 0
+        code = 0 if RunDirectory.sweep is None else end_sweep(RunDirectory.sweep)
+        status = "FAILED" if code else "FINISHED"
+        return code
     except Exception as error:
         line, code = explain(error)
         if line is None:
             raise
         print(f"unroll: {line}", file=sys.stderr)
         return code
+    except Terminated as error:
+        status = "KILLED"
+        print(f"unroll: terminated{error}", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         status = "KILLED"
         print("unroll: interrupted", file=sys.stderr)
@@ -74,15 +83,19 @@ def command(words: list[str]) -> int:
         Multirun.close(status)
 
 
-def terminate_as_interrupt() -> None:
-    """Treat SIGTERM as Ctrl-C, so that the run in the store ends as KILLED."""
+def end_on_sigterm() -> None:
+    """End as after Ctrl-C on SIGTERM, so that the run in the store ends as KILLED."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, terminate)
+
+
+def terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 class Job:
     """What Hydra calls for each job. In a single run an error is kept for ``command``, because
-    Hydra would report it too; in a multirun it is raised, so that the sweep ends."""
+    Hydra would report it too; in a multirun it is noted, and the other jobs go on."""
 
     __name__ = "unroll"
 
@@ -92,17 +105,43 @@ class Job:
     def __call__(self, composed: DictConfig) -> dict[str, Any] | None:
         settings = HydraConfig.get()
         directory = Path(settings.runtime.output_dir)
+        overrides = list(settings.overrides.task)
         multirun = settings.mode == RunMode.MULTIRUN
+
+        def work() -> dict[str, Any]:
+            return dispatch(typed(composed), directory, overrides, reuse=multirun)
+
         try:
             with until_closed():  # the job of a multirun may be a process of its own
-                overrides = list(settings.overrides.task)
-                return dispatch(typed(composed), directory, overrides, reuse=multirun)
+                if not multirun:
+                    return work()
+                note, _ = sweep.carry_out(int(settings.job.num), overrides, work)
+                note.write(Path(settings.sweep.dir))
+                if note.reason:
+                    print(f"unroll: job {note.number} failed: {note.reason}", file=sys.stderr)
         except BaseException as error:
-            remove_if_empty(directory)
             if multirun:
                 raise
             self.failure = error
-            return None
+        finally:
+            remove_if_empty(directory)
+        return None
+
+
+def end_sweep(folder: Path) -> int:
+    """Wait for the jobs of a multirun that other processes run, and say what became of all."""
+
+    def again(note: sweep.Note) -> dict[str, Any]:
+        directory = folder / str(note.number)
+        try:
+            return dispatch(compose(note.overrides), directory, note.overrides, reuse=True)
+        finally:
+            remove_if_empty(directory)
+
+    sweep.wait(folder, again)
+    found = sweep.notes(folder)
+    print(f"\n{sweep.summary(found)}", flush=True)
+    return sweep.exit_code(found)
 
 
 def dispatch(
@@ -112,7 +151,12 @@ def dispatch(
 
     With ``reuse``, a training that has finished before under the same config fingerprint is not
     run again, unless ``config.rerun``.
+
+    Raises:
+        Refused: the corpus is missing, which is said before PyTorch is imported; or as the task.
     """
+    if not schema("task", config.task.name).reads_run:
+        build("data", config.data).files()
     result: dict[str, Any] = build(
         "task", config.task, config, directory, overrides, reuse and not config.rerun
     )

@@ -8,9 +8,12 @@ file of the class that it builds.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import json
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +29,7 @@ from unroll.folders import CHECKOUT as CHECKOUT
 from unroll.folders import CONF as CONF
 from unroll.folders import HOME, PACKAGE
 from unroll.generation.config import SamplingConfig
-from unroll.models.config import ModelConfig, RecurrentConfig, require_one_direction
+from unroll.models.config import PRECISIONS, ModelConfig, RecurrentConfig, require_one_direction
 from unroll.registry import names, register_schema, restore_key, schema
 from unroll.tasks.config import TaskConfig
 from unroll.tracking.config import TrackingConfig
@@ -40,6 +43,7 @@ NOT_IN_RESULTS = (
     "folders",
     "overrides",
     "run_directory",
+    "sweep",
     "terminal",
     "usage",
 )
@@ -52,6 +56,10 @@ OmegaConf.register_new_resolver("through", lambda gap: max(gap, 0) + 1, replace=
 
 PLACES = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.cache")
 """Keys that say where things are stored, not what is run."""
+
+
+INT8_TASKS = ("sample", "evaluate")
+"""Tasks that may run a trained model in int8."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +77,34 @@ class Config:
     seed: int
     """Seed of initialization, dropout and the order of batches."""
     precision: str
-    """Number format of the products of a model: float32."""
+    """Number format of the products of a model. auto: bfloat16 where the device multiplies it
+    faster, else float32, and the run records which; int8, to score and to generate: the weights
+    are rounded."""
     device: str
     """auto, cpu, cuda or mps."""
     threads: int | None
     """Threads of one process; null: all cores, shared by parallel jobs."""
     run: str | None
     """The trained run that the task reads, where it reads one."""
+    resume: str | None
+    """The training to go on with: a run id, a run name, latest, or the path of a run directory."""
     rerun: bool
     """In multiruns and studies, run again what has finished before."""
 
-    free_text = ("run",)
+    free_text = ("run", "resume")
 
     def __post_init__(self) -> None:
         require_one_of("device", self.device, ("auto", "cpu", "cuda", "mps"))
-        require_one_of("precision", self.precision, ("float32",))
+        require_one_of("precision", self.precision, ("auto", *PRECISIONS, "int8"))
+        require(
+            self.precision != "int8" or self.task.name in INT8_TASKS,
+            f"precision=int8 has no meaning for task={self.task.name}: use it with "
+            f"{' or '.join(f'task={name}' for name in INT8_TASKS)}, or set precision=auto",
+        )
+        require(
+            self.precision != "int8" or self.device in ("auto", "cpu"),
+            f"precision=int8 is computed on a CPU, not with device={self.device}: leave that out",
+        )
         require(
             self.threads is None or self.threads >= 1,
             f"threads={self.threads}: must be at least 1 (or null for all cores)",
@@ -95,9 +116,15 @@ class Config:
             f"task={self.task.name} needs a trained run: add run=latest, or a run id, a run name, "
             "or the path of a checkpoint",
         )
-        readers = [name for name in names("task") if schema("task", name).reads_run]
+        kinds = {name: schema("task", name) for name in names("task")}
         require(
-            reads_run or self.run is None,
+            self.resume is None or self.task.name == "train",
+            f"resume={self.resume} goes on with a training, so it has no meaning for "
+            f"task={self.task.name}: leave one of them out",
+        )
+        readers = [name for name, kind in kinds.items() if kind.reads_run or kind.takes_run]
+        require(
+            reads_run or self.task.takes_run or self.run is None,
             f"run={self.run} has no meaning for task={self.task.name}; only these tasks read a "
             f"run: {', '.join(readers)}",
         )
@@ -171,7 +198,7 @@ def fingerprint(config: Config, corpus_fingerprint: str) -> str:
         for key, value in values.items()
         if not key.startswith(PLACES) or key == "tracking.every"
     }
-    kept.pop("rerun")
+    del kept["rerun"], kept["resume"]
     recipe = [source_fingerprint(), version("torch"), corpus_fingerprint, kept]
     text = json.dumps(recipe, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -181,17 +208,36 @@ def fingerprint(config: Config, corpus_fingerprint: str) -> str:
 def source_fingerprint(package: Path = PACKAGE) -> str:
     """A hash of the source code that decides results: every module of the package except
     ``NOT_IN_RESULTS``. Comments, docstrings and layout do not count, because the syntax tree is
-    hashed. It is read once for each process."""
+    hashed. It is read once for each process, and kept on disk under a hash of the files."""
+    sources = {
+        path.relative_to(package).with_suffix("").parts: path.read_bytes()
+        for path in sorted(package.rglob("*.py"))
+    }
+    counted = {
+        ".".join(module): source
+        for module, source in sources.items()
+        if module[0] not in NOT_IN_RESULTS and module not in (("__init__",), ("__main__",))
+    }
+    content = hashlib.blake2b(repr((sys.version_info, counted)).encode(), digest_size=16)
+    kept = HOME / ".cache" / "source" / content.hexdigest()
+    with contextlib.suppress(OSError):
+        if len(found := kept.read_text()) == len(content.hexdigest()):  # else it is cut off
+            return found
+    found = _hash_of_trees(counted)
+    with contextlib.suppress(OSError):  # a folder that cannot be written costs half a second
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(found)
+    return found
+
+
+def _hash_of_trees(sources: Mapping[str, bytes]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(package.rglob("*.py")):
-        module = path.relative_to(package).with_suffix("").parts
-        if module[0] in NOT_IN_RESULTS or module in (("__init__",), ("__main__",)):
-            continue
-        tree = ast.parse(path.read_bytes())
+    for module, source in sources.items():
+        tree = ast.parse(source)
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 node.body = [line for line in node.body if not _is_docstring(line)]
-        digest.update(f"{'.'.join(module)} {ast.dump(tree)}\n".encode())
+        digest.update(f"{module} {ast.dump(tree)}\n".encode())
     return digest.hexdigest()
 
 

@@ -23,8 +23,9 @@ from omegaconf.errors import (
 
 from unroll.folders import groups, options
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-"""Exit codes: a request that cannot be met, a run that failed, Ctrl-C."""
+BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 75
+"""Exit codes: a request that cannot be met, a run that failed, Ctrl-C, SIGTERM (EX_TEMPFAIL of
+sysexits.h: try again)."""
 LONGEST = 390
 """Characters of an error line, so that the name of the program before it fits into 400."""
 
@@ -42,6 +43,11 @@ class Refused(ValueError):
 
 class Diverged(RuntimeError):
     """The loss is NaN or infinite: the run failed, and the command line exits with 1."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM ended the run, as a scheduler does that wants the machine: it can be resumed, and the
+    command line exits with 75."""
 
 
 def require(condition: object, message: str) -> None:
@@ -73,10 +79,26 @@ def register_hint(group: str, pattern: str, message: str) -> None:
     _hints.append((group, re.compile(pattern), message))
 
 
+_ADDRESS = re.compile(r"(\w://)[^/\s]*@")
+_SECRET = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY")
+SHORTEST_SECRET = 6
+"""Characters: a shorter value of the environment may be part of any text."""
+
+
+def redacted(text: str) -> str:
+    """``text`` without the user and password of an address, and without the value of any
+    environment variable whose name says that it is a secret."""
+    text = _ADDRESS.sub(r"\1***@", text)
+    for name, value in os.environ.items():
+        if len(value) >= SHORTEST_SECRET and _SECRET.search(name.upper()):
+            text = text.replace(value, "***")
+    return text
+
+
 def bounded(text: str, longest: int = LONGEST) -> str:
-    """``text`` as one line of at most ``longest`` characters: a longer text loses its middle,
-    and a character that cannot be printed is written as its escape."""
-    line = " ".join(text.split())
+    """``text`` as one line of at most ``longest`` characters, without secrets: a longer text loses
+    its middle, and a character that cannot be printed is written as its escape."""
+    line = " ".join(redacted(text).split())
     line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
     if len(line) <= longest:
         return line

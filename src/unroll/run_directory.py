@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,23 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unroll.errors import BAD_INPUT, bounded, first_line
+from unroll.sweep import NOTES
 
 
 class RunDirectory(Callback):
     """Creates the directory of a run before Hydra does, so that one that cannot be created is
     refused in one line."""
 
+    sweep: Path | None = None
+    """The directory of the multirun, in one."""
+
     def on_run_start(self, config: DictConfig, **keywords: Any) -> None:
         _create("hydra.run.dir", config)
 
     def on_multirun_start(self, config: DictConfig, **keywords: Any) -> None:
         _create("hydra.sweep.dir", config)
+        RunDirectory.sweep = Path(config.hydra.sweep.dir)
+        shutil.rmtree(RunDirectory.sweep / NOTES, ignore_errors=True)  # of an earlier multirun
 
 
 def _create(key: str, config: DictConfig) -> None:

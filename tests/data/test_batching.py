@@ -14,6 +14,7 @@ from unroll.data.batching import (
     Permutation,
     Random,
     Sequential,
+    Unshuffled,
     WindowIndex,
     Windows,
 )
@@ -252,6 +253,16 @@ def test_a_permutation_asked_for_in_pieces_is_the_same_one():
     assert np.concatenate(pieces).tolist() == whole[:994].tolist()
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 3000), st.booleans())
+def test_the_parts_of_an_order_are_the_order_in_pieces(size, length, shuffle):
+    order = Permutation(size, 1, 2) if shuffle else Unshuffled(size)
+    parts = list(order.parts(length))
+    assert np.concatenate(parts).tolist() == order(np.arange(size)).tolist()
+    assert [len(part) for part in parts[:-1]] == [length] * (len(parts) - 1)
+    assert 1 <= len(parts[-1]) <= length
+
+
 def test_a_permutation_sends_every_place_about_equally_often_everywhere():
     found = np.stack([Permutation(8, 0, epoch)(np.arange(8)) for epoch in range(4000)])
     shares = np.stack([(found == number).mean(axis=0) for number in range(8)])
@@ -295,3 +306,57 @@ def test_a_batch_moves_to_a_device_with_all_it_says():
     assert moved.inputs.device.type == moved.targets.device.type == "meta"
     assert moved.carry == batch.carry
     assert batch.inputs.dtype == batch.targets.dtype == torch.int64
+
+
+# Scored positions
+
+
+def some(mask: list[list[bool]]) -> Batch:
+    """A batch of which the positions in ``mask`` are scored."""
+    scored = torch.tensor(mask)
+    targets = torch.arange(scored.numel()).reshape(scored.shape)
+    return Batch(targets, targets.masked_fill(~scored, IGNORE))
+
+
+def all_kinds() -> dict[str, Batch]:
+    return {
+        "all": next(sequential(3, 2).batches(counting(30), 0, 0)),
+        "last": next(windows(3, 4).batches(counting(30), 0, 0)),
+        "some": some([[True, False, True], [False, False, True]]),
+        "none": some([[False], [False]]),
+        "all of some": some([[True, True], [True, True]]),
+    }
+
+
+@pytest.mark.parametrize("kind", all_kinds())
+@pytest.mark.parametrize("time_first", [False, True])
+def test_scored_positions_are_those_of_a_mask_over_the_targets(kind, time_first):
+    batch = all_kinds()[kind]
+    hidden = torch.randn(*batch.inputs.shape, 4)
+    if time_first:  # in memory, as a recurrent module may return it
+        hidden = hidden.transpose(0, 1).contiguous().transpose(0, 1)
+    mask = batch.targets != IGNORE
+    found, targets = batch.scored(hidden.requires_grad_())
+    assert torch.equal(found, hidden[mask])
+    assert torch.equal(targets, batch.targets[mask])
+    weights = torch.randn_like(found)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), hidden)
+    (expected,) = torch.autograd.grad((hidden[mask] * weights).sum(), hidden)
+    assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize("kind", ["all", "last", "all of some"])
+def test_where_all_or_the_last_positions_are_scored_nothing_is_copied(kind):
+    batch = all_kinds()[kind]
+    hidden = torch.randn(*batch.inputs.shape, 4)
+    found, _ = batch.scored(hidden)
+    assert found.untyped_storage().data_ptr() == hidden.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("kind", all_kinds())
+def test_scored_positions_and_their_number_are_known_without_reading_a_device(kind):
+    """A tensor on the device "meta" has no values that could be read."""
+    batch, meta = all_kinds()[kind], torch.device("meta")
+    found, targets = batch.to(meta).scored(torch.empty(*batch.inputs.shape, 4, device=meta))
+    assert found.device == targets.device == meta
+    assert len(found) == len(targets) == int((batch.targets != IGNORE).sum())

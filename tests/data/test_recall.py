@@ -175,7 +175,7 @@ def test_the_best_perplexity_is_that_of_a_model_that_knows_the_answer(
     words = ["data=recall", f"data.gap={gap}", f"data.symbols={SYMBOLS}"]
     config = composed(*words, f"data.distractors={DISTRACTORS}").data
     stream = TokenStream.from_documents([np.array(text) for text in all_documents(gap)])
-    setting = replace(composed().evaluation, protocol=protocol, context=context, batch_size=50)
+    setting = replace(composed().evaluation, protocol=protocol, context=context, rows=50)
     found = score(Oracle(gap, protocol, context), stream, setting, unknown=-1)
     best = best_perplexity(config, protocol, context, stream.documents)
     assert best == pytest.approx(found.perplexity, rel=1e-5)

@@ -82,6 +82,13 @@ def test_a_stream_holds_the_ids_that_plain_python_gives(corpus, append_eos):
         assert isinstance(stream.tokens, np.memmap)
 
 
+def test_ids_of_the_training_split_are_counted_in_parts(corpus, monkeypatch):
+    encoded = encode(corpus().config, corpus())
+    monkeypatch.setattr(token_stream, "COUNTED_AT_ONCE", 3)
+    counts = Counter(encoded.streams["train"].tokens.tolist())
+    assert encoded.counts() == [counts[word] for word in range(len(encoded.vocabulary))]
+
+
 class Written:
     """A corpus whose documents are given."""
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unroll.data.token_stream import TokenStream
 from unroll.errors import Refused
 from unroll.evaluation import perplexity
-from unroll.evaluation.perplexity import Score, score
+from unroll.evaluation.perplexity import Score, Stream, score
 from unroll.models.language_model import LanguageModel
+from unroll.registry import build
 
 CELLS = ["rnn", "lstm", "gru"]
 PROTOCOLS = ["stream", "document", "last", "window", "handout"]
@@ -28,12 +30,12 @@ Nats = tuple[float, int]
 
 @pytest.fixture
 def model(leaning):
-    return partial(leaning, VOCABULARY, 3)
+    return lambda name="lstm", factor=3, **changes: leaning(VOCABULARY, factor, name, **changes)
 
 
 @pytest.fixture
 def setting(composed):
-    base = replace(composed().evaluation, context=CONTEXT, batch_size=3)
+    base = replace(composed().evaluation, context=CONTEXT, rows=3)
     return lambda protocol, **changes: replace(base, protocol=protocol, **changes)
 
 
@@ -194,12 +196,11 @@ def test_a_stream_of_one_word_is_refused_and_of_two_is_not(model, setting):
     [*((protocol, False) for protocol in PROTOCOLS), ("window", True), ("handout", True)],
 )
 def test_how_many_rows_are_read_at_once_does_not_matter(
-    model, setting, stream, protocol, bidirectional
+    model, setting, stream, monkeypatch, protocol, bidirectional
 ):
     made = model("rnn", bidirectional=bidirectional)
-    found = [
-        score(made, stream, setting(protocol, batch_size=size), UNKNOWN) for size in (1, 2, 5, 256)
-    ]
+    monkeypatch.setattr(perplexity, "POSITIONS_AT_ONCE", 20)
+    found = [score(made, stream, setting(protocol, rows=size), UNKNOWN) for size in (1, 2, 5, 256)]
     for other in found[1:]:
         assert other.nats == pytest.approx(found[0].nats, rel=1e-5)
         assert (other.tokens, other.counted) == (found[0].tokens, found[0].counted)
@@ -217,6 +218,69 @@ def test_how_many_steps_are_read_at_once_does_not_matter(
         found = score(made, stream, setting(protocol), UNKNOWN)
         assert found.nats == pytest.approx(whole.nats, rel=1e-5)
         assert (found.tokens, found.unknown) == (whole.tokens, whole.unknown)
+
+
+# The columns of stream
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.integers(2, 700),
+    rows=st.integers(1, 40),
+    warm_up=st.integers(1, 6),
+    steps=st.integers(1, 50),
+)
+def test_the_columns_of_a_stream_score_every_token_but_the_first_once(
+    composed, length, rows, warm_up, steps
+):
+    text = TokenStream.from_documents([np.arange(length)])  # each token is its position
+    config = replace(composed().evaluation, protocol="stream", rows=rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(perplexity, "WARM_UP", warm_up)
+        patch.setattr(perplexity, "STEPS_AT_ONCE", steps)
+        batches = list(Stream(config, every_position=True).batches(text))
+    targets = torch.cat([batch.targets[batch.targets >= 0] for batch in batches])
+    assert sorted(targets.tolist()) == list(range(1, length))
+    assert [batch.carry for batch in batches] == [place > 0 for place in range(len(batches))]
+    columns = torch.cat([batch.inputs for batch in batches], dim=1)
+    assert len(columns) <= rows
+    assert (len(columns) - 1) * warm_up <= 0.1 * length
+    scored = torch.cat([batch.targets for batch in batches], dim=1) >= 0
+    for column, own in zip(columns.tolist(), scored.tolist(), strict=True):
+        if any(own):  # so many rows may leave nothing for the last
+            first, end = own.index(True), sum(own)
+            assert first == (warm_up if column[0] else 0)
+            assert column[: first + end] == list(range(column[0], column[0] + first + end))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_many_columns_of_a_stream_score_nearly_as_one_row_does(model, setting, name):
+    made, long = model(name, factor=1), stream_of([1000] * 6)
+    exact = score(made, long, setting("stream", rows=1), UNKNOWN)
+    found = score(made, long, setting("stream", rows=256), UNKNOWN)
+    assert found.nats != exact.nats
+    assert found.nats_per_token == pytest.approx(exact.nats_per_token, abs=1e-5)
+    assert (found.tokens, found.unknown) == (exact.tokens, exact.unknown)
+
+
+def test_columns_are_exact_for_n_grams_which_need_only_a_few_tokens(composed, setting):
+    made = build("model", composed("model=ngram").model, VOCABULARY)
+    long = stream_of([1000] * 6)
+    made.count(long.tokens[:3000])
+    exact = score(made, long, setting("stream", rows=1), UNKNOWN)
+    assert score(made, long, setting("stream"), UNKNOWN).nats == pytest.approx(exact.nats, rel=1e-6)
+
+
+def test_one_row_of_a_stream_reads_the_text_as_it_is(model, setting, monkeypatch):
+    made, long = model(), stream_of([3000])
+    with torch.inference_mode():
+        hidden, _ = made.eval()(
+            torch.from_numpy(long.document(0)[None, :-1]).long(), made.initial_state(1)
+        )
+        logs = made.softmax.log_probabilities(hidden[0])
+    targets = torch.from_numpy(long.document(0)[1:]).long()
+    nats = -logs.gather(1, targets[:, None]).double().sum().item()
+    assert score(made, long, setting("stream", rows=1), 0).nats == pytest.approx(nats, rel=1e-6)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -322,7 +386,7 @@ def test_a_perplexity_past_a_float_is_infinite():
     [
         ({"protocol": "windows"}, "did you mean 'window'"),
         ({"context": 0}, r"evaluation\.context=0"),
-        ({"batch_size": 0}, r"evaluation\.batch_size=0"),
+        ({"rows": 0}, r"evaluation\.rows=0"),
     ],
 )
 def test_a_setting_that_does_not_allow_scoring_is_refused(setting, changes, message):

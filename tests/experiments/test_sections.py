@@ -17,7 +17,7 @@ from experiments import cross_scoring, gates, gradient_flow, reproduce, study
 from unroll.report import page
 from unroll.report.page import Answer, Drawing, Section, Table
 
-STUDIES = list(reproduce.STUDIES.values())
+STUDIES = [study for study in reproduce.STUDIES.values() if study.jobs]
 SPAN = re.compile(r'<span class="verdict".*?</span>', re.DOTALL)
 NUMBER = re.compile(r'<a class="n".*?</a>|<small>.*?</small>', re.DOTALL)
 COMPARING = re.compile(

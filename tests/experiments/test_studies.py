@@ -10,7 +10,7 @@ import pytest
 from experiments.running import Session, failed_sections, require_varied, sections
 from experiments.study import CELLS, Job, Question, Study, grid
 
-from experiments import cells, forecast, reproduce
+from experiments import cells, forecast, reproduce, running
 from unroll.app import compose, dispatch
 from unroll.errors import Refused
 from unroll.report import page
@@ -72,6 +72,20 @@ def test_grid_makes_a_job_for_each_variant_and_seed() -> None:
         ("y", ("a=1", "b=2", "seed=1")),
         ("y", ("a=1", "b=2", "seed=2")),
     ]
+
+
+def test_jobs_that_differ_only_in_the_seed_are_composed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(running, "HOME", tmp_path)
+    monkeypatch.setattr(running, "compose", lambda words: asked.append(words) or compose(words))
+    for seeds in (["seed=1"], ["seed=2"], ["seed=1", "seed=3"]):
+        words = ["experiment=study", "model=gru", *seeds, "data.limit=30"]
+        assert running.composed(words) == compose([*words, "threads=1"])
+    assert len(asked) == 1
+    with pytest.raises(Refused, match="seed=-1"):
+        running.composed(["seed=-1"])
 
 
 def test_a_study_runs_once_and_links_every_number_to_its_runs(tmp_path: Path) -> None:
@@ -246,7 +260,7 @@ def test_a_study_that_brings_its_data_takes_from_the_command_only_where_things_a
     assert Study("own", jobs, (), own_data=True).words(extra) == extra[2:]
     assert Study("other", jobs, ()).words(extra) == extra
     given = Study("given", jobs, (), corpus="lyrics")
-    assert given.missing() == "LYRICS=PATH"
+    assert given.missing() == "needs a text: make reproduce LYRICS=PATH"
     monkeypatch.setenv("LYRICS", "songs.zip")
     assert given.missing() is None
     assert given.words(extra) == [*extra[2:], "data.path=songs.zip"]

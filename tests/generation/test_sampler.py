@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from unroll.data.tokenizer import WordTokenizer
 from unroll.data.vocabulary import SPECIALS, Vocabulary
 from unroll.errors import Refused
-from unroll.generation.sampler import choose, drawable, encode_prefixes, sample
+from unroll.generation import sampler
+from unroll.generation.sampler import continuations, drawable, encode_prefixes, sample
 from unroll.models.language_model import LanguageModel
 from unroll.registry import build
 
@@ -22,7 +23,6 @@ CELLS = ["rnn", "lstm", "gru"]
 WORDS = ["oil", "prices", "rise", "fall", "again", "today"]
 VOCABULARY = Vocabulary([*SPECIALS, *WORDS])
 CONTEXT = 4
-DRAWS = 20_000
 
 
 @pytest.fixture
@@ -85,18 +85,63 @@ def test_a_bidirectional_model_reads_the_last_tokens_of_its_context_at_every_ste
     assert written(made, setting(greedy=True), prefix) == [" ".join(VOCABULARY.decode(expected))]
 
 
-def test_drawn_text_equals_drawing_while_reading_everything_again(model, setting, written):
-    made, config = model("gru"), setting(temperature=0.7)
+def drawn_alone(made, prefixes: list[list[int]], config) -> list[list[list[int]]]:
+    """The plain twin: every row reads everything again from a fresh state, by itself, and draws
+    one random number at each step, row after row."""
+    generator = torch.Generator().manual_seed(config.seed)
+    rows = [list(prefix) for prefix in prefixes for _ in range(config.samples)]
     made.eval()
-    generator, read = torch.Generator().manual_seed(config.seed), [4, 5]
     for _ in range(config.length):
-        with torch.no_grad():
-            hidden, _ = made(torch.tensor([read]), made.initial_state(1))
-            shares = (made.softmax.logits(hidden[:, -1]) / 0.7).softmax(dim=-1)
-            shares[:, [0, 1, 2]] = 0
-            shares /= shares.sum()
-        read.append(int(torch.multinomial(shares, 1, generator=generator)))
-    assert written(made, config) == [" ".join(VOCABULARY.decode(read[2:]))]
+        for row in rows:
+            with torch.no_grad():
+                hidden, _ = made(torch.tensor([row]), made.initial_state(1))
+                logs = made.softmax.log_probabilities(hidden[0, -1])[3:].double()
+            sums = (logs / config.temperature).softmax(dim=0).cumsum(dim=0)
+            chance = torch.rand(1, 1, dtype=torch.float64, generator=generator).item()
+            row.append(3 + int((sums <= chance * sums[-1]).sum()))
+    texts = [row[-config.length :] for row in rows]
+    return [texts[first : first + config.samples] for first in range(0, len(rows), config.samples)]
+
+
+PREFIXES = [[4, 5], [9], [7, 8, 6, 6, 7], [5, 4], [8]]
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("samples", [1, 3])
+def test_many_texts_written_side_by_side_equal_texts_written_alone(model, setting, name, samples):
+    made, config = model(name), setting(temperature=0.7, samples=samples)
+    found = continuations(made, VOCABULARY, [*map(torch.tensor, PREFIXES)], config, CONTEXT)
+    assert found == drawn_alone(made, PREFIXES, config)
+
+
+def test_n_grams_write_side_by_side_what_they_write_alone(composed, setting):
+    made = build("model", replace(composed("model=ngram").model, order=3), len(VOCABULARY))
+    made.count(VOCABULARY.encode([*WORDS, *WORDS[::-1], "oil", "rise"]))
+    config = setting(samples=2)
+    found = continuations(made, VOCABULARY, [*map(torch.tensor, PREFIXES)], config, CONTEXT)
+    assert found == drawn_alone(made, PREFIXES, config)
+
+
+def test_more_texts_than_are_written_at_once_come_batch_by_batch(model, setting, monkeypatch):
+    made, config = model(), setting(greedy=True, samples=4)
+    prefixes = [*map(torch.tensor, PREFIXES)]
+    whole = continuations(made, VOCABULARY, prefixes, config, CONTEXT)
+    monkeypatch.setattr(sampler, "ROWS_AT_ONCE", 3)
+    assert continuations(made, VOCABULARY, prefixes, config, CONTEXT) == whole
+    drawn = continuations(made, VOCABULARY, prefixes, setting(samples=4), CONTEXT)
+    assert len({tuple(text) for texts in drawn for text in texts}) > 10
+
+
+@pytest.mark.parametrize("every", [1, 5, 100])
+def test_how_often_the_stop_token_is_looked_for_does_not_matter(model, setting, monkeypatch, every):
+    made, config = stubborn(model(), "oil", "<eos>"), setting(samples=5, stop="<eos>", length=40)
+    prefixes, read = [torch.tensor([4])], []
+    whole = continuations(made, VOCABULARY, prefixes, config, CONTEXT)
+    monkeypatch.setattr(sampler, "CHECK_EVERY", every)
+    made.register_forward_hook(lambda *_: read.append(1))
+    assert continuations(made, VOCABULARY, prefixes, config, CONTEXT) == whole
+    steps = max(len(text) for text in whole[0]) + 1
+    assert len(read) == min(40, every * -(-steps // every))
 
 
 def test_the_same_seed_writes_the_same_text_and_another_seed_another(model, setting, written):
@@ -129,81 +174,6 @@ def test_top_k_of_one_is_the_greedy_choice(model, setting, written):
 def test_a_temperature_very_close_to_zero_is_the_greedy_choice(model, setting, written):
     made = model()
     assert written(made, setting(temperature=1e-40)) == written(made, setting(greedy=True))
-
-
-# What is drawn
-
-
-LOGITS = torch.tensor([0.5, 2.0, -1.0, 1.0, 0.1, -3.0, 1.5])
-
-
-def drawn(config) -> list[float]:
-    """How often each token is drawn."""
-    generator = torch.Generator().manual_seed(9)
-    found = choose(LOGITS.expand(DRAWS, -1), config, generator)
-    return (torch.bincount(found, minlength=len(LOGITS)) / DRAWS).tolist()
-
-
-def shares(kept: list[int], temperature: float = 1.0) -> list[float]:
-    """exp(logit / temperature) of the kept tokens over their sum."""
-    weights = [
-        math.exp(logit / temperature) if token in kept else 0.0
-        for token, logit in enumerate(LOGITS.tolist())
-    ]
-    return [weight / sum(weights) for weight in weights]
-
-
-def agree(found: list[float], expected: list[float]) -> bool:
-    """Within four standard errors, and never where nothing is expected."""
-    return all(
-        abs(seen - share) <= 4 * math.sqrt(share * (1 - share) / DRAWS)
-        for seen, share in zip(found, expected, strict=True)
-    )
-
-
-EVERY = list(range(len(LOGITS)))
-RANKED = [1, 6, 3, 0, 4, 2, 5]
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_tokens_are_drawn_as_often_as_the_softmax_at_the_temperature_says(setting, temperature):
-    assert agree(drawn(setting(temperature=temperature)), shares(EVERY, temperature))
-
-
-@pytest.mark.parametrize("top_k", [1, 2, 3, 6, 7, 100])
-def test_top_k_draws_only_the_k_most_likely_in_proportion(setting, top_k):
-    assert agree(drawn(setting(top_k=top_k)), shares(RANKED[:top_k]))
-
-
-def nucleus(top_p: float, temperature: float = 1.0) -> list[int]:
-    """The fewest most likely tokens that together have top_p."""
-    kept, held = [], 0.0
-    for token in RANKED:
-        if held >= top_p:
-            break
-        kept.append(token)
-        held += shares(EVERY, temperature)[token]
-    return kept
-
-
-@pytest.mark.parametrize("top_p", [0.01, 0.4, 0.5, 0.75, 0.95, 1.0])
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_top_p_draws_only_the_nucleus_in_proportion(setting, top_p, temperature):
-    kept = nucleus(top_p, temperature)
-    found = drawn(setting(top_p=top_p, temperature=temperature))
-    assert agree(found, shares(kept, temperature))
-
-
-def test_top_p_is_taken_among_what_top_k_leaves(setting):
-    # of the three most likely the first has 0.51 and the second 0.31
-    assert agree(drawn(setting(top_k=3, top_p=0.6)), shares([1, 6]))
-
-
-def test_every_row_is_drawn_by_itself(setting):
-    logits = torch.full((3, 4), -50.0)
-    logits[[0, 1, 2], [2, 0, 3]] = 50.0
-    for config in (setting(), setting(top_k=2), setting(top_p=0.9), setting(greedy=True)):
-        assert choose(logits, config, torch.Generator()).tolist() == [2, 0, 3]
 
 
 # Special tokens

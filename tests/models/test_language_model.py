@@ -198,10 +198,11 @@ def test_an_unknown_precision_is_refused(composed):
 
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_every_product_of_a_model_runs_under_its_precision(model, monkeypatch, one_hot):
-    under = []
+    under, entered = [], []
 
     @contextmanager
     def note(self, device):
+        entered.append(device)
         under.append(device)
         yield
         under.pop()
@@ -217,7 +218,10 @@ def test_every_product_of_a_model_runs_under_its_precision(model, monkeypatch, o
     made.softmax.score(rows, targets)
     made.softmax.log_probabilities(rows)
     made.softmax.logits(rows)
-    assert seen == [[torch.device("cpu")]] * 5
+    made.softmax.draw(rows, 1.0, 3, torch.Generator())
+    # loss and score multiply in blocks, without calling the linear layer
+    assert seen == [[torch.device("cpu")]] * 4
+    assert entered == [torch.device("cpu")] * 6
     assert under == []
 
 

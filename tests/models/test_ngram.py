@@ -10,6 +10,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
+from drawn import assert_drawn_from
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,6 +67,14 @@ def every_context(order: int, vocabulary: int = VOCABULARY) -> torch.Tensor:
 
 def words_of(context: torch.Tensor) -> Words:
     return tuple(word for word in context.tolist() if word != NOTHING)
+
+
+def test_words_are_drawn_by_their_tempered_probabilities_and_the_first_where_none_has_any():
+    model = model_of([0, 3, 0, 4, 0, 4, 1, 2, 0], 2, "none")
+    contexts = torch.tensor([[0], [1]]).repeat_interleave(4000, dim=0)
+    ids = model.softmax.draw(contexts, 0.5, 3, torch.Generator().manual_seed(1)).view(2, -1)
+    assert_drawn_from(ids[:1], torch.tensor([[0.2, 0.8]]), 3)  # p = 1/3 and 2/3, squared
+    assert (ids[1] == 3).all()
 
 
 # The formulas over dicts
@@ -231,7 +240,7 @@ def test_parameters_are_the_probabilities_and_the_back_off_weights():
 
 @pytest.fixture
 def setting(composed):
-    base = replace(composed().evaluation, context=4, batch_size=3)
+    base = replace(composed().evaluation, context=4, rows=3)
     return lambda protocol: replace(base, protocol=protocol)
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unroll.errors import Refused
 from unroll.models.language_model import LanguageModel
 from unroll.models.quantized import (
+    SCALE,
     Int8Linear,
     quantize,
     quantized_model,
@@ -54,29 +60,40 @@ def twin(made: LanguageModel) -> LanguageModel:
     return quantized_model(made.config, VOCABULARY, quantize(weights_of(made)))
 
 
+def rounded(made: LanguageModel) -> LanguageModel:
+    """The plain twin: the float32 model with each matrix rounded to int8 and back."""
+    plain, kept = deepcopy(made), quantize(weights_of(made))
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if name + SCALE in kept:
+                parameter.copy_(kept[name] * kept[name + SCALE][:, None])
+    return plain
+
+
 @pytest.mark.parametrize(("name", "changes"), KINDS)
-def test_the_int8_model_gives_nearly_the_numbers_of_the_float32_one(
-    model, name: str, changes
+@pytest.mark.parametrize(
+    ("rows", "steps", "within"),
+    [(3, 1, 0.01), (1, 2, 0.01), (1, 7, 1e-5), (5, 3, 0.01), (9, 1, 1e-5), (9, 6, 1e-5)],
+)
+def test_the_int8_model_computes_what_the_float32_one_does_with_the_rounded_weights(
+    model, name: str, changes, rows: int, steps: int, within: float
 ) -> None:
     made = model(name, **changes)
-    small = twin(made)
-    ids = torch.randint(0, VOCABULARY, (3, 7))
+    small, plain = twin(made), rounded(made)
+    ids = torch.randint(0, VOCABULARY, (rows, steps))
     with torch.inference_mode():
-        hidden, state = made(ids, made.initial_state(3))
-        near, near_state = small(ids, small.initial_state(3))
-        assert (near - hidden).abs().max() > 0  # it is not the float32 model itself
-        assert_near(near, hidden)
-        assert_near(small.softmax.logits(near), made.softmax.logits(hidden))
+        hidden, state = plain(ids, plain.initial_state(rows))
+        near, near_state = small(ids, small.initial_state(rows))
+        assert_near(near, hidden, within)
+        assert_near(small.softmax.logits(near), plain.softmax.logits(hidden), within)
     for part, other in zip(parts(near_state), parts(state), strict=True):
-        assert_near(part, other)
+        assert_near(part, other, within)
 
 
-def assert_near(found: torch.Tensor, wanted: torch.Tensor) -> None:
-    """Within 1.5% of the largest entry on average, within 10% everywhere."""
+def assert_near(found: torch.Tensor, wanted: torch.Tensor, within: float) -> None:
+    """Within a share of the largest entry: a few rows are read by a kernel for bfloat16."""
     assert found.shape == wanted.shape
-    error, size = (found - wanted).abs(), wanted.abs().max()
-    assert error.mean() < 0.015 * size
-    assert error.max() < 0.1 * size
+    assert (found - wanted).abs().max() <= within * wanted.abs().max()
 
 
 def parts(state):
@@ -88,35 +105,45 @@ def test_the_int8_state_can_be_carried_and_selected_from_like_any_state(model, n
     small = twin(model(name))
     ids = torch.randint(0, VOCABULARY, (3, 8))
     with torch.inference_mode():
-        # a row at a time: the scale of the inputs is that of all rows read together
         for row in range(3):
             whole, _ = small(ids[row : row + 1], small.initial_state(1))
             _, state = small(ids[row : row + 1, :5], small.initial_state(1))
             state = small.select(small.detach(state), torch.tensor([0, 0]))
             rest, _ = small(ids[row : row + 1, 5:].expand(2, -1), state)
-            torch.testing.assert_close(rest[1:], whole[:, 5:])
+            torch.testing.assert_close(rest[1:], whole[:, 5:], rtol=0, atol=0.02)
 
 
-def test_a_row_comes_back_within_half_a_step_of_its_scale() -> None:
+def test_a_row_comes_back_within_a_step_of_its_scale() -> None:
     matrix = torch.randn(5, 9) * torch.tensor([1e-3, 1, 30, 0, 1])[:, None]
     found = quantize({"m": matrix, "b": matrix[0]})
     back = found["m"] * found["m.scale"][:, None]
     assert found["m"].dtype == torch.int8
+    assert found["m.scale"].dtype == torch.float32
     torch.testing.assert_close(found["b"], matrix[0], rtol=0, atol=0)
-    assert ((back - matrix).abs() <= found["m.scale"][:, None] / 2 * 1.001).all()
-    assert found["m"].abs().amax(dim=1).tolist() == [127, 127, 127, 0, 127]
+    assert ((back - matrix).abs() <= found["m.scale"][:, None]).all()
+    assert (found["m"].int().abs().amax(dim=1)[[0, 1, 2, 4]] >= 126).all()
+    assert not found["m"][3].any()
 
 
-def test_the_product_adds_up_integers_of_inputs_at_7_bits_and_none_overflows() -> None:
-    matrix, inputs = torch.rand(6, 16), torch.rand(1, 16)  # sums of one sign: 8 bits would not fit
-    weights = quantize({"softmax.linear.weight": matrix, "softmax.linear.bias": torch.arange(6.0)})
-    back = weights["softmax.linear.weight"] * weights["softmax.linear.weight.scale"][:, None]
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 9), width=st.integers(2, 70), height=st.integers(1, 1100))
+def test_a_product_of_any_shape_is_that_of_the_rounded_matrix(rows, width, height) -> None:
+    torch.manual_seed(rows + width)
+    matrix, inputs = torch.randn(height, width), torch.randn(2, rows, width)
+    weights = quantize({"x.weight": matrix, "x.bias": torch.randn(height)})
+    back = weights["x.weight"] * weights["x.weight.scale"][:, None]
+    exact = F.linear(inputs, back, weights["x.bias"])
     with torch.inference_mode():
-        found = Int8Linear(weights, "softmax.linear")(inputs)
-    exact = inputs @ back.T + weights["softmax.linear.bias"]
-    step = float(inputs.max()) / 127
-    assert ((found - exact).abs() <= 1.01 * step / 2 * back.sum(dim=1)).all()
-    assert (found - exact).abs().max() > 0
+        layer = Int8Linear(weights, "x")
+        assert_near(layer(inputs), exact, 0.02)
+        assert_near(layer.repeated(100)(inputs), exact, 1e-5)
+        assert_near(layer._many(F.pad(inputs[0], layer.padding)), exact[0], 1e-5)
+
+
+def test_without_torchao_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(Refused, match=r"pip install 'unroll\[int8\]'"):
+        quantize({"m": torch.ones(2, 2)})
 
 
 def test_a_tied_matrix_is_saved_once(model) -> None:
@@ -129,6 +156,6 @@ def test_a_tied_matrix_is_saved_once(model) -> None:
 def test_a_model_that_cannot_be_int8_is_refused_in_one_line(composed) -> None:
     both = replace(composed("model=lstm").model, bidirectional=True)
     with pytest.raises(Refused, match="bidirectional=false"):
-        require_quantizable(both)
+        require_quantizable(both, "precision", "int8")
     with pytest.raises(Refused, match="take a run of rnn, lstm or gru"):
-        require_quantizable(SimpleNamespace(name="ngram"))
+        require_quantizable(SimpleNamespace(name="ngram"), "precision", "int8")

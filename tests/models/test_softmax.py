@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from drawn import assert_drawn_from
 from torch import nn
 
-from unroll.models import softmax
+from unroll.models import cross_entropy, softmax
 from unroll.models.config import FullSoftmaxConfig
 from unroll.models.precision import Precision
 from unroll.models.softmax import FullSoftmax
@@ -65,26 +66,34 @@ def test_the_loss_is_the_mean_negative_log_probability_of_the_targets(made, hidd
     assert made.loss(hidden, targets).item() == pytest.approx(mean, rel=1e-5)
 
 
-@pytest.mark.parametrize("at_once", [1, VOCABULARY, 3 * VOCABULARY + 2, ROWS * VOCABULARY, 1 << 24])
+@pytest.mark.parametrize("columns", [1, 3, VOCABULARY, 1024])
+@pytest.mark.parametrize("rows", [1, 4, 1024])
 def test_a_score_in_blocks_equals_the_score_of_all_rows(
-    made, hidden, targets, monkeypatch, at_once
+    made, hidden, targets, monkeypatch, rows, columns
 ):
     expected = ROWS * made.loss(hidden, targets).item()
-    rows = zip(plain_log_softmax(made, hidden), targets.tolist(), strict=True)
-    likeliest = sum(row.index(max(row)) == target for row, target in rows)
+    logs = zip(plain_log_softmax(made, hidden), targets.tolist(), strict=True)
+    likeliest = sum(row.index(max(row)) == target for row, target in logs)
     assert 0 < likeliest < ROWS
-    monkeypatch.setattr(softmax, "LOGITS_AT_ONCE", at_once)
-    largest = 0
-
-    def note(module: nn.Module, given: tuple[torch.Tensor], out: torch.Tensor) -> None:
-        nonlocal largest
-        largest = max(largest, out.numel())
-
-    made.linear.register_forward_hook(note)
+    monkeypatch.setattr(cross_entropy, "COLUMNS", columns)
+    monkeypatch.setattr(cross_entropy, "ROWS", rows)
     nats, hits = made.score(hidden, targets)
     assert nats == pytest.approx(expected, rel=1e-5)
     assert hits == likeliest
-    assert largest <= max(at_once, VOCABULARY)
+
+
+@pytest.mark.parametrize("at_once", [1, 3 * VOCABULARY + 2, 1 << 24])
+def test_a_replaced_linear_layer_is_scored_a_few_rows_at_a_time(
+    made, hidden, targets, monkeypatch, at_once
+):
+    expected = made.score(hidden, targets)
+    linear, sizes = made.linear, []
+    linear.register_forward_hook(lambda module, given, out: sizes.append(out.numel()))
+    made.replace_linear(lambda name: linear)
+    monkeypatch.setattr(softmax, "LOGITS_AT_ONCE", at_once)
+    nats, hits = made.score(hidden, targets)
+    assert (nats, hits) == (pytest.approx(expected[0], rel=1e-6), expected[1])
+    assert max(sizes) <= max(at_once, VOCABULARY)
 
 
 def test_the_score_of_no_targets_is_zero(made):
@@ -121,3 +130,13 @@ def test_a_replaced_linear_layer_gives_the_logits(made, hidden, targets):
     assert made.score(hidden, targets)[0] == pytest.approx(
         ROWS * made.loss(hidden, targets).item(), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("never", [0, 3])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_are_drawn_by_their_tempered_probabilities(made, hidden, temperature, never):
+    rows, draws = 2, 20_000
+    many = hidden[:rows].repeat_interleave(draws, dim=0)
+    ids = made.draw(many, temperature, never, torch.Generator().manual_seed(1))
+    expected = (made.log_probabilities(hidden[:rows]) / temperature)[:, never:].softmax(dim=-1)
+    assert_drawn_from(ids.view(rows, draws), expected, never)

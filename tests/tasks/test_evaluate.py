@@ -49,6 +49,18 @@ def test_the_score_is_that_of_the_training_and_is_kept_with_its_run(
     assert run.info.status == "FINISHED"
 
 
+def test_the_score_with_int8_weights_is_near_and_kept_beside_the_other(
+    do: Callable[..., dict[str, Any]], trained: dict[str, Any], home: Path, tmp_path: Path
+) -> None:
+    result = do(tmp_path / "run", "task=evaluate", f"run={trained['run_id']}", "precision=int8")
+    assert result["perplexity"] == pytest.approx(trained["test"]["perplexity"], rel=0.01)
+    assert result["perplexity"] != trained["test"]["perplexity"]
+    (run,) = connect(home / "mlruns").search_runs(["1"])
+    assert run.data.metrics["int8/test/stream/perplexity"] == pytest.approx(result["perplexity"])
+    metric = run.data.metrics["test/stream/perplexity"]
+    assert metric == pytest.approx(trained["test"]["perplexity"], rel=1e-6)
+
+
 def test_a_split_that_the_corpus_lacks_is_refused_with_those_it_has(
     do: Callable[..., dict[str, Any]], trained: dict[str, Any], home: Path, tmp_path: Path
 ) -> None:
@@ -68,10 +80,10 @@ def test_the_result_is_written_before_a_store_that_fails_can_lose_it(
 ) -> None:
     from unroll.tracking.tracker import MLflowTracker
 
-    def fails(tracker: MLflowTracker, run_id: str) -> bool:
-        raise Refused("the tracking store does not work")
+    def fails(tracker: MLflowTracker, directory: Path, run_id: str) -> bool:
+        raise Refused("the tracking store cannot be written")
 
-    monkeypatch.setattr(MLflowTracker, "resume", fails)
+    monkeypatch.setattr(MLflowTracker, "extend", fails)
     with pytest.raises(Refused):
         do(tmp_path / "run", "task=evaluate", f"run={trained['run_id']}")
     assert (tmp_path / "run" / "result.json").is_file()

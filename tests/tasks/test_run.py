@@ -15,8 +15,8 @@ import pytest
 from unroll.app import compose, dispatch
 from unroll.errors import Refused
 from unroll.tasks.run import RESULT, Run
-from unroll.tracking import ledger
 from unroll.tracking.store import connect
+from unroll.training import checkpoint
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "sampling.length=3")
 TINY += ("data.batching.batch_size=4", "data.batching.length=100", "device=cpu")
@@ -36,17 +36,17 @@ def do(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 
 def interrupt_after_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send SIGTERM once the first checkpoint is there."""
-    record = ledger.record
+    """Send the signal of Ctrl-C once the first checkpoint is there."""
+    save = checkpoint.save
 
-    def recorded(*arguments: Any) -> None:
-        record(*arguments)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def saved(*arguments: Any, **keywords: Any) -> None:
+        save(*arguments, **keywords)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(ledger, "record", recorded)
+    monkeypatch.setattr(checkpoint, "save", saved)
 
 
-def test_a_run_killed_after_its_first_epoch_stays_killed_and_is_not_reused(
+def test_a_run_killed_after_its_first_epoch_stays_killed_until_a_sweep_goes_on_with_it(
     do: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = (*TINY, "training.epochs=2")
@@ -71,8 +71,9 @@ def test_a_run_killed_after_its_first_epoch_stays_killed_and_is_not_reused(
         killed.info.end_time,
     )
     whole = do("again", *training)
-    assert "reused" not in whole
-    assert whole["run_id"] != killed.info.run_id
+    assert whole["resumed_at"] == result["step"]
+    assert whole["run_id"] == killed.info.run_id
+    assert client.get_run(whole["run_id"]).info.status == "FINISHED"
     assert do("third", *training) == {"task": "train", "run_id": whole["run_id"], "reused": True}
 
 

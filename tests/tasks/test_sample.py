@@ -59,3 +59,12 @@ def test_a_directory_that_holds_a_run_is_refused_before_anything_is_read(
     do(tmp_path / "run", "task=sample", "run=latest", "sampling.prefix=the")
     with pytest.raises(Refused, match="holds a run already"):
         dispatch(compose(["task=sample", "run=no such run"]), tmp_path / "run", [], reuse=False)
+
+
+def test_text_is_written_with_int8_weights(
+    do: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    words = ("task=sample", "run=latest", "sampling.prefix=the police", "sampling.samples=7")
+    (*texts,) = do(tmp_path / "run", *words, "precision=int8")["samples"]
+    assert len(texts) == 7
+    assert all(len(item["text"].split()) == 50 for item in texts)

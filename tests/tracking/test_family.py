@@ -1,5 +1,6 @@
 """Parents and children: a study has one parent, a multirun a new one each."""
 
+import uuid
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from unroll.app import compose
 from unroll.errors import Refused
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import Family
-from unroll.tracking.store import search
+from unroll.tracking.store import connect, experiment_id, search
 from unroll.tracking.tracker import MLflowTracker
 
 CELLS = {"study": "cells"}
@@ -22,9 +23,17 @@ def config(home: Path, *words: str) -> MLflowConfig:
 
 def started(home: Path, family: Family, name: str = "child", **tags: str) -> MLflowTracker:
     tracker = MLflowTracker(config(home, f"tracking.parent={family.run_id}"))
-    tracker.start(name, {}, tags)
+    tracker.start(home / "runs" / uuid.uuid4().hex, name, {}, tags)
     assert tracker.run_id
     return tracker
+
+
+def parent(home: Path, name: str) -> Family:
+    """A parent of its own, as a multirun has it."""
+    tracker = MLflowTracker(config(home))
+    run_id = tracker.parent(home / "runs" / uuid.uuid4().hex, name, {})
+    client = connect(home)
+    return Family(client, experiment_id(client, home, "unroll"), run_id)
 
 
 def state(family: Family) -> tuple[str, int, int | None]:
@@ -33,7 +42,7 @@ def state(family: Family) -> tuple[str, int, int | None]:
 
 
 def test_a_parent_ends_the_children_that_were_cut_off(home: Path) -> None:
-    family = Family.start(config(home), "parent", {})
+    family = parent(home, "parent")
     started(home, family)
     family.finish("KILLED")
     (child,) = family.children()
@@ -42,7 +51,7 @@ def test_a_parent_ends_the_children_that_were_cut_off(home: Path) -> None:
 
 
 def test_every_multirun_has_a_parent_of_its_own(home: Path) -> None:
-    first, second = (Family.start(config(home), "multirun", {}) for _ in range(2))
+    first, second = (parent(home, "multirun") for _ in range(2))
     assert first.run_id != second.run_id
 
 
@@ -88,7 +97,7 @@ def test_a_reused_run_is_a_child_once(home: Path) -> None:
     first = Family.open(config(home), "study cells", CELLS)
     child = started(home, first, config_fingerprint="f")
     child.finish()
-    second = Family.start(config(home), "multirun", {})
+    second = parent(home, "multirun")
     for family in (first, second):
         tracker = MLflowTracker(config(home, f"tracking.parent={family.run_id}"))
         assert tracker.reuse("f") == child.run_id

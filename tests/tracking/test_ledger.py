@@ -23,7 +23,7 @@ def entered(
     (directory / CHECKPOINTS).mkdir(parents=True)
     if checkpoint is not None:
         (directory / CHECKPOINTS / checkpoint).write_bytes(b"weights")
-    record(store, run_id, name, directory, started)
+    record(store, run_id, name, directory, started, "f")
     return directory
 
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from unroll.app import compose
 from unroll.config import flat
 from unroll.tracking.family import PARENT
+from unroll.tracking.ledger import owed
 from unroll.tracking.multirun import Multirun, children_table
 from unroll.tracking.store import connect
 from unroll.tracking.tracker import MLflowTracker
@@ -19,7 +20,7 @@ def hydra_config(home: Path, *overrides: str) -> object:
     words = [f"tracking.directory={home}", *overrides]
     tracking = {key: value for key, value in flat(compose(words).tracking).items()}
     task = {"name": "sample" if "task=sample" in words else "train"}
-    hydra = {"overrides": {"task": ["model=rnn,gru"]}}
+    hydra = {"overrides": {"task": ["model=rnn,gru"]}, "sweep": {"dir": str(home / "sweep")}}
     return OmegaConf.create({"task": task, "tracking": tracking, "hydra": hydra})
 
 
@@ -34,7 +35,7 @@ def test_jobs_of_a_multirun_are_children_of_its_parent(
 ) -> None:
     Multirun().on_multirun_start(hydra_config(home))  # type: ignore[arg-type]
     tracker = MLflowTracker(compose([f"tracking.directory={home}"]).tracking)  # type: ignore[arg-type]
-    tracker.start("rnn", {"model.name": "rnn"}, {})
+    tracker.start(home / "rnn", "rnn", {"model.name": "rnn"}, {})
     tracker.finish()
     Multirun.close("FINISHED")
     assert PARENT not in os.environ
@@ -51,22 +52,32 @@ def test_jobs_of_a_multirun_are_children_of_its_parent(
 @pytest.mark.parametrize("words", [["tracking=disabled"], ["task=sample", "run=latest"]])
 def test_a_multirun_that_makes_no_runs_has_no_parent(tmp_path: Path, words: list[str]) -> None:
     Multirun().on_multirun_start(hydra_config(tmp_path, *words))  # type: ignore[arg-type]
-    assert Multirun.family is None
+    assert Multirun.tracker is None
     assert PARENT not in os.environ
     Multirun.close("FINISHED")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_that_does_not_work_ends_a_multirun_with_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_multirun_goes_on_without_a_store_and_is_delivered_with_its_jobs_later(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = hydra_config(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    with pytest.raises(SystemExit) as end:
-        Multirun().on_multirun_start(config)  # type: ignore[arg-type]
-    assert end.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "http://127.0.0.1:1" in line
+    with monkeypatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+        Multirun().on_multirun_start(hydra_config(home, "tracking.wait_seconds=0"))  # type: ignore[arg-type]
+        words = [f"tracking.directory={home}", "tracking.wait_seconds=0"]
+        tracker = MLflowTracker(compose(words).tracking)  # type: ignore[arg-type]
+        tracker.start(home / "rnn", "rnn", {}, {})
+        assert tracker.run_id != os.environ[PARENT]
+        tracker.finish()
+        Multirun.close("FINISHED")
+    assert "no table of the runs" in capsys.readouterr().err
+    later = MLflowTracker(compose([f"tracking.directory={home}"]).tracking)  # type: ignore[arg-type]
+    for entry in owed(home):
+        later.deliver(Path(entry.directory))
+    client = connect(home)
+    child, parent = sorted(client.search_runs(["1"]), key=lambda run: run.info.run_name != "rnn")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert {run.info.status for run in (parent, child)} == {"FINISHED"}
 
 
 def test_the_table_shows_what_differs_and_the_results() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +36,7 @@ class Diary:
     log_every: int = 1
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     saved: list[tuple[str, int]] = field(default_factory=list)
+    states: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     at: dict[int, Callable[[], Any]] = field(default_factory=dict)
     on_call: Callable[[], Any] = lambda: None
 
@@ -47,6 +49,12 @@ class Diary:
     def save(self, name: str, step: int) -> None:
         self.on_call()
         self.saved.append((name, step))
+
+    def keep_state(self, state: Mapping[str, Any], step: int) -> None:
+        self.states.append((step, deepcopy(dict(state))))
+
+    def state_kept(self) -> None:
+        pass
 
     def validate(self) -> Score | None:
         self.on_call()

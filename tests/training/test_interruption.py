@@ -7,20 +7,33 @@ import threading
 
 import pytest
 
+from unroll.errors import Terminated
+
 PER_EPOCH = 7
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_training_cleanly_with_both_checkpoints(training, number):
-    before = signal.getsignal(number)
+def test_ctrl_c_ends_the_training_cleanly_with_both_checkpoints(training):
+    before = signal.getsignal(signal.SIGINT)
     made = training(epochs=50, losses=[2.0] + [3.0] * 50)
-    made.diary.at[PER_EPOCH + 3] = lambda: signal.raise_signal(number)
+    made.diary.at[PER_EPOCH + 3] = lambda: signal.raise_signal(signal.SIGINT)
     outcome = made.trainer.fit()
     assert outcome.interrupted
     assert outcome.steps == PER_EPOCH + 3
     assert made.diary.saved == [("best", PER_EPOCH), ("last", PER_EPOCH + 3)]
     assert made.curve("valid/loss") == [(PER_EPOCH, 2.0), (PER_EPOCH + 3, 3.0)]
-    assert signal.getsignal(number) is before
+    assert [step for step, _ in made.diary.states] == [PER_EPOCH + 3]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_sigterm_keeps_the_state_and_does_nothing_else(training):
+    before = signal.getsignal(signal.SIGTERM)
+    made = training(epochs=50, losses=[2.0] + [3.0] * 50)
+    made.diary.at[PER_EPOCH + 3] = lambda: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Terminated):
+        made.trainer.fit()
+    assert made.diary.saved == [("best", PER_EPOCH)]
+    assert [step for step, _ in made.diary.states] == [PER_EPOCH + 3]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_signal_in_the_first_epoch_still_leaves_both_checkpoints(training):

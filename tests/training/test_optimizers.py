@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from unroll.errors import Refused
 from unroll.registry import build
+from unroll.training.optimizers import eager
 
 START = [1.0, -2.0, 0.5, 3.0]
 GRADIENTS = [[0.5, -1.0, 2.0, 0.1], [-0.3, 0.2, 1.0, 4.0], [0.0, 1.0, -1.0, 0.7]]
@@ -77,6 +80,41 @@ def test_adam_and_adamw_take_the_steps_of_their_papers(stepped, decay, betas):
 def test_sgd_takes_the_steps_of_its_update_rule(stepped, decay, momentum):
     found = stepped("sgd", weight_decay=decay, momentum=momentum)
     assert torch.allclose(found, torch.tensor(sgd_written_out(decay, momentum)), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+def test_an_eager_optimizer_steps_and_is_restored_as_pytorchs_own(kind) -> None:
+    ended = []
+    for made in (kind, eager(kind)):
+        parameter, state = nn.Parameter(torch.tensor(START)), None
+        for gradient in GRADIENTS:
+            optimizer = made([parameter], lr=RATE, weight_decay=0.1)
+            if state is not None:
+                optimizer.load_state_dict(state)
+            optimizer.zero_grad()
+            (parameter * torch.tensor(gradient)).sum().backward()
+            optimizer.step()
+            state = optimizer.state_dict()
+        assert parameter.requires_grad
+        ended.append((parameter.tolist(), str(state)))
+    assert ended[0] == ended[1]
+
+
+def test_a_step_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys, torch\n"
+        "from unroll.app import compose\n"
+        "from unroll.registry import build\n"
+        "for name in ('adam', 'adamw', 'sgd'):\n"
+        "    parameter = torch.nn.Parameter(torch.ones(2))\n"
+        "    made = build('optimizer', compose([f'optimizer={name}']).optimizer, [parameter])\n"
+        "    made.zero_grad()\n"
+        "    parameter.sum().backward()\n"
+        "    made.step()\n"
+        "    made.load_state_dict(made.state_dict())\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -105,12 +105,22 @@ def test_a_model_of_version_1_generates_text(opened, name):
     assert found.samples[0].text
 
 
+@pytest.mark.parametrize("version", range(1, FORMAT))
+def test_a_training_of_an_earlier_version_moved_all_rows_and_was_not_compiled(version):
+    groups = ("model", "data", "sampling", "tracking", "training")
+    old = {group: {} for group in groups} | {"optimizer": {"name": "adam"}}
+    found = upgrade(old, version)
+    assert found["optimizer"]["embedding_rows"] == "all"
+    assert found["training"]["compile"] is False
+
+
 def test_a_config_of_this_version_is_left_as_it_is():
     config = {"model": {"name": "ngram", "mass": 2.0}}
     assert upgrade(config, FORMAT) == config
 
 
 def test_upgrading_does_not_change_its_argument():
-    config = {"model": {"name": "ngram", "mass": 2.0}, "data": {}, "sampling": {}, "tracking": {}}
+    groups = ("data", "sampling", "tracking", "optimizer", "training")
+    config = {"model": {"name": "ngram", "mass": 2.0}} | {group: {} for group in groups}
     assert upgrade(config, 1)["model"]["pseudocount"] == 2.0
     assert config["model"] == {"name": "ngram", "mass": 2.0}

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,19 +26,56 @@ from unroll.errors import require
 
 IGNORE = -100
 """Target of a position that is not scored."""
+AT_ONCE = 2048
+"""Numbers of a shuffle that are computed together."""
+
+Places = tuple[Any, Any]
+"""An index into the first two dimensions of ``(batch, time, ...)``: two slices or numbers, or two
+tensors ``(n,)`` of rows and steps."""
+EVERY: Places = (slice(None), slice(None))
+LAST: Places = (slice(None), -1)
 
 
 @dataclass(frozen=True)
 class Batch:
     """``inputs`` and ``targets``: int64 ``(batch, time)``; a target of ``IGNORE`` is not scored.
-    ``carry``: the state of the previous batch continues."""
+    ``carry``: the state of the previous batch continues. ``places``: the positions that are
+    scored; None: they are found here, so make such a batch in the memory of the host."""
 
     inputs: Tensor
     targets: Tensor
     carry: bool = False
+    places: Places | None = None
+
+    def __post_init__(self) -> None:
+        if self.places is None:
+            scored = self.targets != IGNORE
+            found = EVERY if bool(scored.all()) else scored.nonzero(as_tuple=True)
+            object.__setattr__(self, "places", found)
+
+    def scored(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The scored positions of ``hidden (batch, time, width)``, ``(n, width)``, and their
+        targets, ``(n,)``, row after row. Nothing is read back from a device."""
+        places = self.places
+        assert places is not None
+        targets = self.targets[places].flatten()
+        return hidden[places].reshape(len(targets), hidden.shape[-1]), targets
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.inputs.to(device), self.targets.to(device), self.carry)
+        """The batch on ``device``; the host does not wait for the copy."""
+        assert self.places is not None
+        rows, steps = (
+            moved(place, device) if isinstance(place, Tensor) else place for place in self.places
+        )
+        inputs, targets = moved(self.inputs, device), moved(self.targets, device)
+        return Batch(inputs, targets, self.carry, (rows, steps))
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` of the host on ``device``. CUDA copies pinned memory while the host goes on; a
+    batch has a few kilobytes, so pinning costs less than a stream kept on the device would."""
+    pinned = tensor.pin_memory() if device.type == "cuda" and not tensor.is_cuda else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 class Batching(Protocol):
@@ -57,14 +95,14 @@ class Batching(Protocol):
 def shifted(stream: TokenStream, starts: npt.NDArray[np.int64], length: int, carry: bool) -> Batch:
     """``length`` ids that begin at each start, each with the next id as its target."""
     rows = torch.from_numpy(stream.rows(starts, length + 1))
-    return Batch(rows[:, :-1], rows[:, 1:], carry)
+    return Batch(rows[:, :-1], rows[:, 1:], carry, EVERY)
 
 
 def last_target_only(inputs: Tensor, last: Tensor) -> Batch:
     """``inputs (batch, time)``, of which only the last position is scored, with target ``last``."""
     targets = torch.full_like(inputs, IGNORE)
     targets[:, -1] = last
-    return Batch(inputs, targets)
+    return Batch(inputs, targets, places=LAST)
 
 
 class WindowIndex:
@@ -105,14 +143,9 @@ class Windows:
     def batches(self, stream: TokenStream, seed: int, epoch: int) -> Iterator[Batch]:
         config = self.config
         index = WindowIndex(stream, config.length)
-        order = Permutation(len(index), seed, epoch)
-        for first in range(0, len(index), config.batch_size):
-            windows = np.arange(first, min(first + config.batch_size, len(index)))
-            rows = torch.from_numpy(
-                stream.rows(
-                    index.starts(order(windows) if config.shuffle else windows), config.length + 1
-                )
-            )
+        order = Permutation(len(index), seed, epoch) if config.shuffle else Unshuffled(len(index))
+        for windows in order.parts(config.batch_size):
+            rows = torch.from_numpy(stream.rows(index.starts(windows), config.length + 1))
             yield last_target_only(rows[:, :-1], rows[:, -1])
 
 
@@ -136,8 +169,7 @@ class Random:
             offset = int(np.random.default_rng([seed, epoch]).integers(0, largest + 1))
         pieces = (len(stream) - offset - 1) // config.length
         order = Permutation(pieces, seed, epoch)
-        for first in range(0, pieces - config.batch_size + 1, config.batch_size):
-            chosen = order(np.arange(first, first + config.batch_size))
+        for chosen in islice(order.parts(config.batch_size), pieces // config.batch_size):
             yield shifted(stream, offset + chosen * config.length, config.length, carry=False)
 
 
@@ -173,7 +205,26 @@ def _enough(steps: int, stream: TokenStream, config: BatchingConfig) -> int:
     return steps
 
 
-class Permutation:
+class Unshuffled:
+    """The numbers ``0 .. size-1`` in order."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return positions
+
+    def parts(self, length: int) -> Iterator[npt.NDArray[np.int64]]:
+        """The numbers at all positions, ``length`` of them at a time; the last part may be shorter.
+        Many parts are computed together, since a few numbers take as long as a thousand."""
+        block = length * -(-AT_ONCE // length)
+        for first in range(0, self.size, block):
+            numbers = self(np.arange(first, min(first + block, self.size)))
+            for start in range(0, len(numbers), length):
+                yield numbers[start : start + length]
+
+
+class Permutation(Unshuffled):
     """A shuffle of ``0 .. size-1``, computed on demand, so that it takes no memory.
 
     Four rounds of a Feistel network over the smallest even number of bits that holds ``size``
@@ -184,7 +235,7 @@ class Permutation:
     ROUNDS = 4
 
     def __init__(self, size: int, seed: int, epoch: int) -> None:
-        self.size = size
+        super().__init__(size)
         self._half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
         generator = np.random.default_rng([seed, epoch, 0xF815])
         self._keys = generator.integers(1, 1 << 62, size=self.ROUNDS, dtype=np.uint64)

@@ -94,6 +94,9 @@ class TokenStream:
         return self.tokens[start : end if length is None else min(end, start + length)]
 
 
+COUNTED_AT_ONCE = 1 << 20
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A corpus as ids: the streams by split, and the tokenizer and vocabulary that made them."""
@@ -103,6 +106,14 @@ class Encoded:
     streams: dict[str, TokenStream]
     fingerprint: str
     corpus_fingerprint: str
+
+    def counts(self) -> list[int]:
+        """How often the training split contains each id, a part of it in memory at a time."""
+        tokens, size = self.streams["train"].tokens, len(self.vocabulary)
+        found = np.zeros(size, dtype=np.int64)
+        for first in range(0, len(tokens), COUNTED_AT_ONCE):
+            found += np.bincount(tokens[first : first + COUNTED_AT_ONCE], minlength=size)
+        return [int(count) for count in found]
 
 
 def encode(

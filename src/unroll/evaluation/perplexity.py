@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unroll.data.batching import IGNORE, Batch, WindowIndex, last_target_only, shifted
+from unroll.data.batching import IGNORE, Batch, WindowIndex, last_target_only
 from unroll.data.token_stream import Offsets, TokenStream
 from unroll.errors import require
 from unroll.evaluation.config import EvaluationConfig
@@ -31,8 +31,14 @@ from unroll.models.config import require_one_direction
 from unroll.models.model import Model
 
 STEPS_AT_ONCE = 1024
-"""Time steps in one batch of ``stream``, ``document`` and ``last``: limits the memory for hidden
-states."""
+"""Time steps in one batch of ``stream``, ``document`` and ``last``."""
+
+POSITIONS_AT_ONCE = 1 << 15
+"""Rows times steps in such a batch: limits the memory for hidden states."""
+
+WARM_UP = 128
+"""Tokens that a column of ``stream`` reads before its first scored one. Columns are at least ten
+times as long, so that at most a tenth of what is read is not scored."""
 
 
 def perplexity(loss: float) -> float:
@@ -103,7 +109,7 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
     Args:
         model: in evaluation mode while it is scored, then as before.
         stream: the documents.
-        config: protocol, context and number of rows to read together.
+        config: protocol, context and the largest number of rows to read together.
         unknown: id of ``<unk>``.
 
     Raises:
@@ -112,23 +118,22 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
     require_one_direction(model.bidirectional, "evaluation.protocol", config.protocol)
     require_scorable(stream, config, "the text")
     protocol = PROTOCOLS[config.protocol](config, every_position=not model.bidirectional)
-    nats, hits, tokens, unknowns = 0.0, 0.0, 0, 0
+    found, tokens, unknowns = [], 0, 0
     training = model.training
     model.eval()
     start = time.perf_counter()
     with torch.inference_mode():
         state = None
         for batch in protocol.batches(stream):
+            unknowns += int((batch.targets == unknown).sum())
             batch = batch.to(model.device)
             if not batch.carry:
                 state = model.initial_state(len(batch.inputs))
             hidden, state = model(batch.inputs, state)
-            scored = batch.targets != IGNORE
-            targets = batch.targets[scored]
-            found = model.softmax.score(hidden[scored], targets)
-            nats, hits = nats + found[0], hits + found[1]
-            tokens += targets.numel()
-            unknowns += int((targets == unknown).sum())
+            hidden, targets = batch.scored(hidden)
+            found.append(model.softmax.score(hidden, targets))
+            tokens += len(targets)
+        nats, hits = (math.fsum(sums) for sums in zip(*found, strict=True))
     seconds = time.perf_counter() - start
     model.train(training)
     characters = stream.characters * tokens / len(stream)
@@ -165,13 +170,26 @@ class Protocol:
 
 class Stream(Protocol):
     """The whole split as one text: the state is carried from the first token to the last.
-    The first token has no context and is not scored."""
+    The first token has no context and is not scored.
+
+    The text is cut into columns that are read side by side. Each column but the first reads
+    ``WARM_UP`` tokens of the text before it, which brings its state close to that of a model that
+    has read everything. One row is exact.
+
+        stream:  a b c d e f g h i j k l m        3 columns, the warm-up in brackets
+
+             a b  c d e f       scores b c d e f g
+            (e f) g h i j       scores h i j k
+            (i j) k l           scores l m
+    """
 
     def batches(self, stream: TokenStream) -> Iterator[Batch]:
         total = len(stream) - 1
-        for start in range(0, total, STEPS_AT_ONCE):
-            length = min(STEPS_AT_ONCE, total - start)
-            yield shifted(stream, np.array([start]), length, carry=start > 0)
+        columns = max(1, min(self.config.rows, (total - WARM_UP) // (10 * WARM_UP)))
+        scored = -(-(total - WARM_UP) // columns)  # in each column but the first
+        starts = scored * np.arange(columns)
+        skipped = np.where(starts > 0, WARM_UP, 0)
+        yield from _in_steps(stream, starts, skipped, np.minimum(WARM_UP + scored, total - starts))
 
 
 class Document(Protocol):
@@ -182,7 +200,7 @@ class Document(Protocol):
 
     def batches(self, stream: TokenStream) -> Iterator[Batch]:
         lengths = stream.lengths - 1
-        yield from _openings(stream, np.zeros_like(lengths), lengths, self.config.batch_size)
+        yield from _openings(stream, np.zeros_like(lengths), lengths, self.config.rows)
 
 
 class Last(Protocol):
@@ -190,22 +208,32 @@ class Last(Protocol):
 
     def batches(self, stream: TokenStream) -> Iterator[Batch]:
         lengths = stream.lengths - 1
-        yield from _openings(stream, lengths - 1, lengths, self.config.batch_size)
+        yield from _openings(stream, lengths - 1, lengths, self.config.rows)
 
 
 def _openings(
-    stream: TokenStream, skipped: Offsets, lengths: Offsets, batch_size: int
+    stream: TokenStream, skipped: Offsets, lengths: Offsets, rows: int
 ) -> Iterator[Batch]:
     """The first ``lengths`` targets of each document without the ``skipped`` first ones; each
     document is read from its first token."""
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
-    for first in range(0, len(order), batch_size):
-        rows = order[first : first + batch_size]
-        starts, skip, left = np.asarray(stream.offsets[rows]), skipped[rows], lengths[rows]
-        for done in range(0, int(left[0]), STEPS_AT_ONCE):
-            length = min(STEPS_AT_ONCE, int(left[0]) - done)
-            yield _padded(stream, starts + done, skip - done, left - done, length, carry=done > 0)
+    for first in range(0, len(order), rows):
+        chosen = order[first : first + rows]
+        starts = np.asarray(stream.offsets[chosen])
+        yield from _in_steps(stream, starts, skipped[chosen], lengths[chosen])
+
+
+def _in_steps(
+    stream: TokenStream, starts: Offsets, skip: Offsets, left: Offsets
+) -> Iterator[Batch]:
+    """Rows that are read side by side from ``starts``, a few steps in each batch. They have
+    ``left`` targets each, of which the first ``skip`` are not scored."""
+    longest = int(left.max())
+    steps = max(1, min(STEPS_AT_ONCE, POSITIONS_AT_ONCE // len(starts)))
+    for done in range(0, longest, steps):
+        length = min(steps, longest - done)
+        yield _padded(stream, starts + done, skip - done, left - done, length, carry=done > 0)
 
 
 def _padded(
@@ -229,7 +257,7 @@ class Window(Protocol):
     """
 
     def batches(self, stream: TokenStream) -> Iterator[Batch]:
-        context, rows = self.config.context, self.config.batch_size
+        context, rows = self.config.context, self.config.rows
         lengths = stream.lengths - 1
         if self.every_position:
             yield from _openings(stream, np.zeros_like(lengths), np.minimum(lengths, context), rows)

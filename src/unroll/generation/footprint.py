@@ -28,7 +28,6 @@ from unroll.errors import require_one_of
 from unroll.models.config import RecurrentConfig
 from unroll.models.language_model import LanguageModel
 from unroll.models.quantized import Weights, quantize, quantized_model, weights_of
-from unroll.models.recurrent import single_steps
 from unroll.registry import restore
 
 PRECISIONS = ("float32", "int8")
@@ -109,7 +108,7 @@ def measure(path: Path, warm_up: int, tokens: int) -> Footprint:
 def milliseconds(model: LanguageModel, warm_up: int, tokens: int) -> float:
     """Median time of a token: one step of the model and the argmax of its logits."""
     token, times = torch.zeros(1, 1, dtype=torch.long), []
-    with torch.inference_mode(), single_steps():
+    with torch.inference_mode():
         state = model.initial_state(1)
         for _ in range(warm_up + tokens):
             start = time.perf_counter()

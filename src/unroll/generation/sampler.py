@@ -1,11 +1,17 @@
-"""A model and a prefix to text: the prefix is read once, then each token costs one step."""
+"""A model and prefixes to text: each prefix is read once, then each token costs one step.
+
+All continuations of all prefixes are rows of one batch, so that a step reads the weights once. One
+generator draws for all: at each step for every row, in order, also for a row whose text has ended.
+So a text depends on the seed and its place in the batch, not on what the other rows write.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +20,16 @@ from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import END, SPECIALS, Vocabulary
 from unroll.errors import require
 from unroll.generation.config import SamplingConfig
-from unroll.models.model import Model
-from unroll.models.recurrent import single_steps
+from unroll.models.model import Model, Softmax
 
 END_ID = SPECIALS.index(END)
 NEVER_DRAWN = SPECIALS[:END_ID]
 """The tokens with ids below ``<eos>``: drawn only with ``sampling.allow_special=true``."""
+
+ROWS_AT_ONCE = 256
+"""Texts written side by side, at most: limits the memory for logits."""
+CHECK_EVERY = 8
+"""Steps between two looks at whether all texts have ended: a device is asked only then."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +90,22 @@ def continuations(
     """
     stop = stop_id(vocabulary, config)
     generator = torch.Generator(model.device).manual_seed(config.seed)
+    on_device = [prefix.to(model.device) for prefix in prefixes]
     training = model.training
     model.eval()
     with torch.inference_mode():
-        found = [
-            _continue(model, prefix.to(model.device), config, stop, generator, context)
-            for prefix in prefixes
+        batches = (
+            _rereading(model, on_device, config, context)
+            if model.bidirectional
+            else _carrying(model, on_device, config.samples)
+        )
+        texts = [
+            text
+            for hidden, read in batches
+            for text in _write(model.softmax, hidden, read, config, stop, generator)
         ]
     model.train(training)
-    return found
+    return [texts[first : first + config.samples] for first in range(0, len(texts), config.samples)]
 
 
 def encode_prefixes(
@@ -136,47 +153,112 @@ def stop_id(vocabulary: Vocabulary, config: SamplingConfig) -> int | None:
     return int(vocabulary.encode([config.stop])[0])
 
 
-def _continue(
-    model: Model,
-    prefix: Tensor,
+Read = Callable[[Tensor], Tensor]
+"""Reads one more token of each row, ``(rows,)``, and gives the hidden vectors after it, ``(rows,
+width)``."""
+
+
+def _carrying(
+    model: Model, prefixes: Sequence[Tensor], samples: int
+) -> Iterator[tuple[Tensor, Read]]:
+    """The hidden vectors after the prefixes, ``samples`` rows for each, and what reads on."""
+    hidden, state = _read(model, prefixes)
+    rows = torch.arange(len(prefixes), device=hidden.device).repeat_interleave(samples)
+    for batch in torch.split(rows, ROWS_AT_ONCE):
+        yield hidden[batch], Carrying(model, model.select(state, batch))
+
+
+def _read(model: Model, prefixes: Sequence[Tensor]) -> tuple[Tensor, Any]:
+    """The hidden vector after each prefix ``(time,)``, and the state; those of the same length are
+    read together."""
+    order: list[int] = []
+    ends, states = [], []
+    for length in sorted(set(map(len, prefixes))):
+        chosen = [place for place, prefix in enumerate(prefixes) if len(prefix) == length]
+        ids = torch.stack([prefixes[place] for place in chosen])
+        hidden, state = model(ids, model.initial_state(len(chosen)))
+        order += chosen
+        ends.append(hidden[:, -1])
+        states.append(state)
+    back = torch.tensor(order, device=model.device).argsort()
+    return torch.cat(ends)[back], model.select(model.join(states), back)
+
+
+class Carrying:
+    """Reads one token at a time and carries the state."""
+
+    def __init__(self, model: Model, state: Any) -> None:
+        self.model, self.state = model, state
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        hidden, self.state = self.model(tokens.unsqueeze(1), self.state)
+        return hidden[:, -1]
+
+
+def _rereading(
+    model: Model, prefixes: Sequence[Tensor], config: SamplingConfig, context: int
+) -> Iterator[tuple[Tensor, Read]]:
+    """The same for a bidirectional model, one prefix in each batch."""
+    for prefix in prefixes:
+        reader = Rereading(model, prefix, config, context)
+        yield reader.hidden(), reader
+
+
+class Rereading:
+    """Reads the last ``context`` tokens of each row again at every step."""
+
+    def __init__(self, model: Model, prefix: Tensor, config: SamplingConfig, context: int) -> None:
+        self.model, self.context, self.read = model, context, len(prefix)
+        self.ids = prefix.new_empty(config.samples, len(prefix) + config.length)
+        self.ids[:, : self.read] = prefix
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        self.ids[:, self.read] = tokens
+        self.read += 1
+        return self.hidden()
+
+    def hidden(self) -> Tensor:
+        """The hidden vectors after what was read, ``(rows, width)``."""
+        window = self.ids[:, max(0, self.read - self.context) : self.read]
+        hidden, _ = self.model(window, self.model.initial_state(len(window)))
+        return hidden[:, -1]
+
+
+def _write(
+    softmax: Softmax,
+    hidden: Tensor,
+    read: Read,
     config: SamplingConfig,
     stop: int | None,
     generator: torch.Generator,
-    context: int,
 ) -> list[list[int]]:
-    """``config.samples`` continuations of ``prefix (time,)``, each without its stop token."""
-    rows = config.samples
-    read = prefix.unsqueeze(0)
-    if model.bidirectional:
-        read = read[:, -context:]
-    hidden, state = model(read, model.initial_state(1))
-    last = hidden[:, -1].expand(rows, -1)
-    if not model.bidirectional:
-        state = model.select(state, torch.zeros(rows, dtype=torch.long, device=prefix.device))
-    read = read.expand(rows, -1)
+    """The text of each row after ``hidden (rows, width)``, without its stop token."""
     drawn: list[Tensor] = []
-    going = torch.ones(rows, dtype=torch.bool, device=prefix.device)
+    going = torch.ones(len(hidden), dtype=torch.bool, device=hidden.device)
     for step in range(config.length):
-        logits = model.softmax.logits(last).float()
-        token = choose(logits if config.allow_special else drawable(logits), config, generator)
-        drawn.append(token)
+        if step:
+            hidden = read(drawn[-1])
+        drawn.append(next_tokens(softmax, hidden, config, generator))
         if stop is not None:
-            going &= token != stop
-            if not going.any():
+            going &= drawn[-1] != stop
+            if (step + 1) % CHECK_EVERY == 0 and not going.any():
                 break
-        if step + 1 == config.length:
-            break
-        if model.bidirectional:
-            read = torch.cat([read, token.unsqueeze(1)], dim=1)[:, -context:]
-            hidden, _ = model(read, model.initial_state(rows))
-        else:
-            with single_steps():
-                hidden, state = model(token.unsqueeze(1), state)
-        last = hidden[:, -1]
     texts: list[list[int]] = torch.stack(drawn, dim=1).tolist()
     if stop is not None:
         texts = [row[: row.index(stop)] if stop in row else row for row in texts]
     return texts
+
+
+def next_tokens(
+    softmax: Softmax, hidden: Tensor, config: SamplingConfig, generator: torch.Generator
+) -> Tensor:
+    """One token for each row of ``hidden (rows, width)``, ``(rows,)``. Where nothing but the
+    temperature is set, the softmax draws by itself and need not make all logits."""
+    if not config.greedy and config.top_k is None and config.top_p is None:
+        never = 0 if config.allow_special else END_ID
+        return softmax.draw(hidden, config.temperature, never, generator)
+    logits = softmax.logits(hidden).float()
+    return choose(logits if config.allow_special else drawable(logits), config, generator)
 
 
 def drawable(logits: Tensor) -> Tensor:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from unroll.errors import require, require_one_of
@@ -12,8 +15,16 @@ from unroll.registry import register
 LANGUAGE_MODEL = "unroll.models.language_model:LanguageModel"
 TRAINER = "unroll.training.loop:Trainer"
 SMOOTHINGS = ("kneser_ney", "laplace", "none")
-PRECISIONS = ("float32",)
+PRECISIONS = ("float32", "bfloat16")
 """Number formats of a model's products."""
+
+SPECIAL_TOKENS = 4
+"""The first ids of every vocabulary: an adaptive softmax has them in its shortlist."""
+COVERED = (0.8, 0.95)
+"""Shares of the training text before each tail of an adaptive softmax."""
+
+Counts = Callable[[], Sequence[int]]
+"""How often a text contains each id; called only where it is needed."""
 
 BIDIRECTIONAL: dict[str, tuple[Any, ...]] = {
     "data/batching": ("windows",),
@@ -21,6 +32,7 @@ BIDIRECTIONAL: dict[str, tuple[Any, ...]] = {
     "evaluation.gradient_steps": (None,),
     "training/truncation": ("full",),
     "task": ("evaluate", "sample", "compare"),
+    "precision": ("float32",),
 }
 """The values that work with a bidirectional model, the suggested one first. Such a model sees the
 tokens after a position, so it predicts only the token after its input and carries no state."""
@@ -44,12 +56,20 @@ class ModelConfig:
 
     name: str
 
+    def fitted(self, counts: Counts) -> ModelConfig:
+        """The config with what is chosen from the training text, given the counts of its ids."""
+        return self
+
 
 @dataclass(frozen=True)
 class SoftmaxConfig:
     """Config that every softmax has."""
 
     name: str
+
+    def fitted(self, counts: Counts) -> SoftmaxConfig:
+        """The config with what is chosen from the training text, given the counts of its ids."""
+        return self
 
 
 @register("model/softmax", "full", builds="unroll.models.softmax:FullSoftmax")
@@ -58,12 +78,51 @@ class FullSoftmaxConfig(SoftmaxConfig):
     """One linear layer and the softmax over the whole vocabulary."""
 
 
+@register("model/softmax", "adaptive", builds="unroll.models.adaptive_softmax:AdaptiveSoftmax")
+@dataclass(frozen=True)
+class AdaptiveSoftmaxConfig(SoftmaxConfig):
+    """A shortlist of frequent tokens, and tails of rarer ones (Grave et al. 2017)."""
+
+    cutoffs: list[int] | None
+    """The first id of each tail; null: the most frequent tokens that make up 80% of the training
+    text are the shortlist, and up to 95% the first tail."""
+    div_value: float
+    """Each tail reads vectors this many times narrower than the cluster before it."""
+
+    def __post_init__(self) -> None:
+        if self.cutoffs is not None:
+            ends = self.cutoffs
+            require(
+                ends and ends[0] >= SPECIAL_TOKENS and ends == sorted(set(ends)),
+                f"model.softmax.cutoffs={ends}: expected increasing ids from {SPECIAL_TOKENS} on, "
+                "such as [2000,10000], or null",
+            )
+        require(
+            1 <= self.div_value < math.inf,
+            f"model.softmax.div_value={self.div_value}: must be at least 1 and finite",
+        )
+
+    def fitted(self, counts: Counts) -> SoftmaxConfig:
+        if self.cutoffs is not None:
+            return self
+        read = list(accumulate(counts()))
+        places = {bisect_left(read, share * read[-1]) + 1 for share in COVERED}
+        cutoffs = sorted(place for place in places if SPECIAL_TOKENS <= place < len(read))
+        require(
+            cutoffs,
+            f"model/softmax=adaptive: a vocabulary of {len(read):,} tokens is too small for "
+            "clusters: set model/softmax=full",
+        )
+        return replace(self, cutoffs=cutoffs)
+
+
 @dataclass(frozen=True)
 class RecurrentConfig(ModelConfig):
     """Config that the three cells share."""
 
     implementation: str
-    """library: PyTorch's module; scratch: the same equations in plain PyTorch, slower."""
+    """library: the fastest for the cell and the device, with PyTorch's weights; scratch: the same
+    equations in plain PyTorch, slower."""
     embedding_size: int
     one_hot: bool
     """Feed one-hot vectors instead of learned embeddings; embedding_size then has no meaning."""
@@ -116,6 +175,9 @@ class RecurrentConfig(ModelConfig):
             f"model.tie_weights=true needs model.embedding_size ({self.embedding_size}) equal to "
             f"the output's width ({width}): set model.embedding_size={width}",
         )
+
+    def fitted(self, counts: Counts) -> ModelConfig:
+        return replace(self, softmax=self.softmax.fitted(counts))
 
 
 @register("model", "rnn", builds=LANGUAGE_MODEL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from unroll.errors import Refused
 from unroll.models.config import RecurrentConfig
+from unroll.models.dropout import Dropout
 from unroll.models.model import TrainableSoftmax
 from unroll.models.precision import Precision
 from unroll.models.recurrent import Cell, State
@@ -67,8 +69,8 @@ class LanguageModel(nn.Module):
             nn.init.normal_(tied, std=self.cell.width**-0.5)
         if config.spectral_radius is not None:
             self.cell.set_spectral_radius(config.spectral_radius)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.embedding_dropout = Dropout(config.embedding_dropout)
+        self.output_dropout = Dropout(config.output_dropout)
 
     @property
     def bidirectional(self) -> bool:
@@ -87,12 +89,14 @@ class LanguageModel(nn.Module):
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Ids ``(batch, time)`` and a state to hidden ``(batch, time, width)`` and the next."""
         if self.embedding is None:
-            vectors = F.one_hot(inputs, self.vocabulary_size).to(self.cell.dtype)
+            vectors = F.one_hot(inputs.t(), self.vocabulary_size).to(self.cell.dtype)
         else:
-            vectors = self.embedding(inputs)
+            vectors = self.embedding(inputs.t())
+        # vectors and hidden are time-major in memory, as the cells read and write them
+        vectors = self.embedding_dropout(vectors).transpose(0, 1)
         with self.precision.products(inputs.device):
-            hidden, state = self.cell(self.embedding_dropout(vectors), state)
-        return self.output_dropout(hidden), state
+            hidden, state = self.cell(vectors, state)
+        return self.output_dropout(hidden.transpose(0, 1)).transpose(0, 1), state
 
     def initial_state(self, batch: int) -> State:
         """The state before the first token, for ``batch`` rows."""
@@ -101,6 +105,10 @@ class LanguageModel(nn.Module):
     def detach(self, state: State) -> State:
         """The state as a constant: back-propagation through time stops here."""
         return self.cell.detach(state)
+
+    def moved(self, state: State) -> State:
+        """The state on the device of the model."""
+        return self.cell.map_state(state, lambda part: part.to(self.device))
 
     def scale_gradient(self, state: State, factors: Tensor) -> State:
         """The same state; in the backward pass its gradient is multiplied by
@@ -114,3 +122,7 @@ class LanguageModel(nn.Module):
     def select(self, state: State, rows: Tensor) -> State:
         """The state of these rows."""
         return self.cell.select(state, rows)
+
+    def join(self, states: Sequence[State]) -> State:
+        """The state of the rows of all these states, one state after the other."""
+        return self.cell.join(states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +22,13 @@ class Softmax(Protocol):
     def logits(self, hidden: Tensor) -> Tensor:
         """``(..., width)`` to ``(..., vocabulary)``: numbers whose softmax is the distribution.
         A softmax that is not computed from one set of logits gives its log-probabilities."""
+
+    def draw(
+        self, hidden: Tensor, temperature: float, never: int, generator: torch.Generator
+    ) -> Tensor:
+        """One token for each row of ``hidden (n, width)``, ``(n,)``, drawn with probability
+        proportional to p^(1/temperature) among the ids from ``never`` on; ``never`` itself where
+        none of them has any. The generator is on the device of ``hidden``."""
 
 
 class TrainableSoftmax(Softmax, Protocol):
@@ -64,6 +71,9 @@ class Model(Protocol):
 
     def select(self, state: Any, rows: Tensor) -> Any:
         """The state of these rows."""
+
+    def join(self, states: Sequence[Any]) -> Any:
+        """The state of the rows of all these states, one state after the other."""
 
     def train(self, mode: bool = True) -> Any: ...
 

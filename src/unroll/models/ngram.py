@@ -12,7 +12,7 @@ loops over words in Python.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from unroll.models.config import NGramConfig
+from unroll.models.drawing import draw, tempered
 from unroll.models.smoothing import SMOOTHINGS, Counts, MaximumLikelihood
 
 NOTHING = -1
@@ -83,6 +84,10 @@ class NGramModel(nn.Module):
     def select(self, state: Tensor, rows: Tensor) -> Tensor:
         """The state of these rows."""
         return state[rows]
+
+    def join(self, states: Sequence[Tensor]) -> Tensor:
+        """The state of the rows of all these states, one state after the other."""
+        return torch.cat(list(states))
 
 
 class NGramTables(nn.Module):
@@ -157,6 +162,15 @@ class NGramTables(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """``log_probabilities``, whose softmax is the distribution."""
         return self.log_probabilities(hidden)
+
+    def draw(
+        self, hidden: Tensor, temperature: float, never: int, generator: torch.Generator
+    ) -> Tensor:
+        """One token for each row of ``hidden (n, order - 1)``, ``(n,)``, drawn with probability
+        proportional to p^(1/temperature) among the ids from ``never`` on; ``never`` itself where
+        none of them has any: without smoothing, a model may expect nothing but ``<unk>``."""
+        logs = self.log_probabilities(hidden)[:, never:]
+        return never + draw(tempered(logs, temperature), generator)
 
     def _contexts(self, hidden: Tensor) -> Iterator[tuple[Table, Tensor, Tensor]]:
         """For contexts of one word, two words, and so on: the table of the words that follow

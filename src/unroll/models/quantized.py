@@ -1,22 +1,26 @@
-"""A trained language model in int8: weights and products, as for a phone.
+"""A trained language model in int8: a quarter of the bytes, so that a token costs less to write.
 
-Every matrix becomes int8, with one float32 scale for each row: ``w = scale * int8``, where the
-largest entry of a row becomes 127 (embedding, W_ih, W_hh, softmax; a tied matrix once). Biases,
-states and everything between the products stay float32. The products of cell and softmax are
-dynamically quantized: their input becomes int8 too, with a scale computed at run time, and sums
-are integers. Rows of the embedding are looked up and converted back to float32.
+Every matrix becomes int8, with one float32 scale for each row: ``w = scale * int8`` (embedding,
+W_ih, W_hh, softmax; a tied matrix once). torchao quantizes. Only weights are rounded: the model
+computes what the float32 model with the rounded weights computes, up to the rounding of its
+kernels. Biases, states and everything between the products stay float32.
+
+torchao's own product converts the whole matrix at every call unless it is compiled, which takes
+longer than the float32 product (see ``docs/design.md``). So the products here are PyTorch's kernel
+for int8 weights for a few rows, and for many rows float32 products of blocks that stay in cache.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unroll.errors import require
+from unroll.errors import Refused, require
 from unroll.models.config import RecurrentConfig, RNNConfig, require_one_direction
 from unroll.models.language_model import LanguageModel
 from unroll.models.recurrent import State
@@ -24,12 +28,19 @@ from unroll.models.recurrent import State
 SCALE = ".scale"
 """Added to the name of a matrix, the name of its scales."""
 EMBEDDING = "embedding.weight"
+FEW_ROWS = 4
+"""Rows up to which reading int8 is faster than converting it to float32 block by block."""
+KERNEL_WIDTH = 32
+"""The kernel for few rows reads so many columns at once: rows are padded with zeros."""
+BLOCK = 512
+"""Rows of a matrix that are converted at once."""
 
 Weights = Mapping[str, Tensor]
+Product = Callable[[Tensor], Tensor]
 
 
-def require_quantizable(config: Any) -> None:
-    """Raise ``Refused`` if the model cannot be converted to int8.
+def require_quantizable(config: Any, key: str, value: str) -> None:
+    """Raise ``Refused`` if the model cannot be converted to int8, which ``key=value`` asks for.
 
     Raises:
         Refused: it is not recurrent, or it is bidirectional.
@@ -38,7 +49,7 @@ def require_quantizable(config: Any) -> None:
         isinstance(config, RecurrentConfig),
         f"model={config.name} has no matrices to convert to int8: take a run of rnn, lstm or gru",
     )
-    require_one_direction(config.bidirectional, "task", "deploy")
+    require_one_direction(config.bidirectional, key, value)
 
 
 def weights_of(model: LanguageModel) -> dict[str, Tensor]:
@@ -47,29 +58,39 @@ def weights_of(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def quantize(weights: Weights) -> dict[str, Tensor]:
-    """Each matrix as int8 rows and their scales, symmetric around zero; vectors unchanged."""
+    """Each matrix as int8 rows and their scales, symmetric around zero; vectors unchanged.
+
+    Raises:
+        Refused: torchao is not installed.
+    """
+    logging.disable(logging.WARNING)  # torchao warns of kernels for devices that are not there
+    try:
+        from torchao.quantization import Int8Tensor, PerRow
+    except ImportError as error:
+        raise Refused(
+            "int8 needs the package torchao: install it with pip install 'unroll[int8]'"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
     found = {}
     for name, tensor in weights.items():
         if tensor.dim() < 2:
             found[name] = tensor
             continue
-        scale = tensor.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        found[name] = (tensor / scale[:, None]).round().to(torch.int8)
-        found[name + SCALE] = scale
+        matrix = Int8Tensor.from_hp(tensor, PerRow())
+        found[name], found[name + SCALE] = matrix.qdata, matrix.scale.flatten()
     return found
 
 
 def quantized_model(
     config: RecurrentConfig, vocabulary_size: int, weights: Weights
 ) -> LanguageModel:
-    """The model that computes with the int8 weights of ``quantize``, for inference only.
-
-    Whichever implementation it was trained with, the products are PyTorch's int8 ones.
+    """The model that computes with the int8 weights of ``quantize``, for inference only, on a CPU.
 
     Raises:
         Refused: such a model cannot be converted to int8.
     """
-    require_quantizable(config)
+    require_quantizable(config, "precision", "int8")
     with torch.device("meta"):  # no memory for float32 weights: each part is replaced
         model: Any = LanguageModel(config, vocabulary_size)
     if not config.one_hot:
@@ -78,18 +99,6 @@ def quantized_model(
     model.softmax.replace_linear(lambda name: Int8Linear(weights, f"softmax.{name}"))
     found: LanguageModel = model.eval()
     return found
-
-
-def pack(weights: Weights, name: str, bias: Tensor) -> Any:
-    """A matrix ``(out, in)`` laid out for the int8 product."""
-    matrix, scale = weights[name], weights[name + SCALE].double()
-    zeros = torch.zeros(len(scale), dtype=torch.long)
-    with warnings.catch_warnings():
-        # PyTorch plans to remove its quantized tensors. Their product is still its only int8
-        # product that is faster than float32 on a CPU for a single row.
-        warnings.filterwarnings("ignore", message=".*quantize.*deprecated")
-        rows = torch._make_per_channel_quantized_tensor(matrix, scale, zeros, 0)
-        return torch.ops.quantized.linear_prepack(rows, bias)
 
 
 class Int8Embedding(nn.Module):
@@ -105,18 +114,44 @@ class Int8Embedding(nn.Module):
 
 class Int8Linear(nn.Module):
     """The linear layer ``name``: ``(..., in)`` to ``(..., out)``. If it has no matrix of its own,
-    it is tied to the embedding's."""
+    it is tied to the embedding's; if it has no bias, that is zero."""
 
-    def __init__(self, weights: Weights, name: str) -> None:
+    def __init__(self, weights: Weights, name: str, kind: str = "") -> None:
         super().__init__()
-        self.bias = nn.Parameter(weights[f"{name}.bias"], requires_grad=False)
-        matrix = f"{name}.weight"
-        self.packed = pack(weights, matrix if matrix in weights else EMBEDDING, self.bias)
+        matrix = f"{name}.weight{kind}"
+        matrix = matrix if matrix in weights else EMBEDDING
+        self.rows, self.scale = weights[matrix], weights[matrix + SCALE]
+        self.padding = (0, -self.rows.shape[1] % KERNEL_WIDTH)
+        if any(self.padding):
+            self.rows = F.pad(self.rows, self.padding)
+        bias = weights.get(f"{name}.bias{kind}", torch.zeros_like(self.scale))
+        self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        # 7 bits of the input: with 8, the sum of two products can overflow 16 bits
-        scores: Tensor = torch.ops.quantized.linear_dynamic(hidden, self.packed, reduce_range=True)
-        return scores
+        """``FEW_ROWS`` rows or fewer are computed by a faster kernel, which rounds to bfloat16 on
+        the way, so a row alone differs a little from the same row among many."""
+        flat = F.pad(hidden.reshape(-1, hidden.shape[-1]), self.padding)
+        scores = self._few(flat) if len(flat) <= FEW_ROWS else self._many(flat)
+        return scores.view(*hidden.shape[:-1], -1)
+
+    def _few(self, hidden: Tensor) -> Tensor:
+        # the kernel is fast for bfloat16 inputs only, and gives bfloat16
+        scores = torch._weight_int8pack_mm(hidden.bfloat16(), self.rows, self.scale.bfloat16())
+        return scores + self.bias
+
+    def _many(self, hidden: Tensor) -> Tensor:
+        scores = hidden.new_empty(len(hidden), len(self.rows))
+        blocks = zip(torch.split(scores, BLOCK, 1), torch.split(self.rows, BLOCK), strict=True)
+        for columns, rows in blocks:
+            columns.copy_(F.linear(hidden, rows.to(hidden.dtype)))
+        return scores.mul_(self.scale).add_(self.bias)
+
+    def repeated(self, steps: int) -> Product:
+        """The same layer, to be used for ``steps`` steps: for many, converted once."""
+        if steps <= FEW_ROWS:
+            return self
+        matrix = self.rows * self.scale.unsqueeze(1)
+        return lambda hidden: F.linear(F.pad(hidden, self.padding), matrix, self.bias)
 
 
 class Int8Layers(nn.Module):
@@ -124,33 +159,23 @@ class Int8Layers(nn.Module):
 
     def __init__(self, config: RecurrentConfig, weights: Weights) -> None:
         super().__init__()
-        self.cell = _cell(config)
-        self.biases, self.matrices = nn.ParameterList(), []
-        for layer in range(config.layers):
-            input_bias = weights[f"cell.module.bias_ih_l{layer}"]
-            zeros = torch.zeros_like(input_bias)  # with model.bias=single
-            recurrent_bias = weights.get(f"cell.module.bias_hh_l{layer}", zeros)
-            for kind, bias in (("ih", input_bias), ("hh", recurrent_bias)):
-                self.biases.append(nn.Parameter(bias, requires_grad=False))
-                name = f"cell.module.weight_{kind}_l{layer}"
-                self.matrices.append(pack(weights, name, self.biases[-1]))
+        self.step = STEPS[config.nonlinearity if isinstance(config, RNNConfig) else config.name]
+        layers = range(config.layers)
+        self.inputs, self.recurrent = (
+            [Int8Linear(weights, "cell.module", f"_{kind}_l{n}") for n in layers]
+            for kind in ("ih", "hh")
+        )
+        self.layers = nn.ModuleList(self.inputs + self.recurrent)
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """``(batch, time, input)`` to ``(batch, time, hidden)`` and the state after it."""
         parts = state if isinstance(state, tuple) else (state,)
         ends = []
-        for layer in range(len(parts[0])):
-            place = slice(2 * layer, 2 * layer + 2)
+        for layer, (read, carry) in enumerate(zip(self.inputs, self.recurrent, strict=True)):
             now = [part[layer] for part in parts]
-            outputs = []
-            for step in inputs.unbind(dim=1):
-                after = self.cell(
-                    step,
-                    now if len(parts) > 1 else now[0],
-                    *self.matrices[place],
-                    *self.biases[place],
-                )
-                now = list(after) if len(parts) > 1 else [after]
+            product, outputs = carry.repeated(inputs.shape[1]), []
+            for step in read(inputs).unbind(dim=1):
+                now = self.step(step, product(now[0]), now)
                 outputs.append(now[0])
             inputs = torch.stack(outputs, dim=1)
             ends.append(now)
@@ -158,7 +183,23 @@ class Int8Layers(nn.Module):
         return inputs, after if isinstance(state, tuple) else after[0]
 
 
-def _cell(config: RecurrentConfig) -> Any:
-    """One step of the cell, with both products in int8."""
-    kind = f"rnn_{config.nonlinearity}" if isinstance(config, RNNConfig) else config.name
-    return getattr(torch.ops.quantized, f"quantized_{kind}_cell_dynamic")
+def _lstm(inputs: Tensor, recurrent: Tensor, state: list[Tensor]) -> list[Tensor]:
+    i, f, g, o = (inputs + recurrent).chunk(4, dim=-1)
+    memory = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+    return [o.sigmoid() * memory.tanh(), memory]
+
+
+def _gru(inputs: Tensor, recurrent: Tensor, state: list[Tensor]) -> list[Tensor]:
+    (r_in, z_in, n_in), (r, z, n) = inputs.chunk(3, dim=-1), recurrent.chunk(3, dim=-1)
+    new = torch.tanh(n_in + (r_in + r).sigmoid() * n)
+    return [new + (z_in + z).sigmoid() * (state[0] - new)]
+
+
+STEPS: dict[str, Callable[[Tensor, Tensor, list[Tensor]], list[Tensor]]] = {
+    "tanh": lambda inputs, recurrent, _: [(inputs + recurrent).tanh()],
+    "relu": lambda inputs, recurrent, _: [(inputs + recurrent).relu()],
+    "lstm": _lstm,
+    "gru": _gru,
+}
+"""The next state of a layer from W_ih x + b_ih, W_hh h + b_hh and the state; gates have the letters
+of PyTorch's documentation."""

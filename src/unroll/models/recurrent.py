@@ -1,4 +1,4 @@
-"""The cells: PyTorch's recurrent modules behind one interface.
+"""The cells: PyTorch's recurrent modules, with faster kernels, behind one interface.
 
 State is opaque outside this package: a caller passes it back, or asks a cell to ``detach`` it, to
 ``select`` rows of it, or to ``scale_gradient``.
@@ -6,29 +6,19 @@ State is opaque outside this package: a caller passes it back, or asks a cell to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
+from unroll.models.time_loops import GRULayers, LSTMLayers, RNNLayers
 
 State = Any
 """A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them."""
 
 Config = TypeVar("Config", bound=RecurrentConfig)
-
-
-def single_steps() -> AbstractContextManager[None]:
-    """A context for reading one token at a time on a CPU, without oneDNN. oneDNN is faster on
-    sequences, but it reorders the weights of an LSTM at every call, which takes several times as
-    long as a step."""
-    kernels: AbstractContextManager[None] = torch.backends.mkldnn.flags(
-        enabled=False, allow_tf32=None
-    )
-    return kernels
 
 
 class Cell(nn.Module, Generic[Config]):
@@ -130,26 +120,33 @@ class Cell(nn.Module, Generic[Config]):
         """The state of these rows, in this order; a row may be given more than once."""
         return self.map_state(state, lambda part: part.index_select(1, rows))
 
+    def join(self, states: Sequence[State]) -> State:
+        """The state of the rows of all these states, one state after the other."""
+        parts = tuple(
+            torch.cat(part, dim=1) for part in zip(*map(self.state_parts, states), strict=True)
+        )
+        return parts if isinstance(states[0], tuple) else parts[0]
+
 
 class RNN(Cell[RNNConfig]):
     """h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh), or relu instead of tanh."""
 
     def make(self, config: RNNConfig, input_size: int) -> nn.Module:
-        return nn.RNN(nonlinearity=config.nonlinearity, **self.arguments(config, input_size))
+        return RNNLayers(nonlinearity=config.nonlinearity, **self.arguments(config, input_size))
 
 
 class GRU(Cell[GRUConfig]):
     """The gated recurrent unit, with the reset gate applied after the product as in cuDNN."""
 
     def make(self, config: GRUConfig, input_size: int) -> nn.Module:
-        return nn.GRU(**self.arguments(config, input_size))
+        return GRULayers(**self.arguments(config, input_size))
 
 
 class LSTM(Cell[LSTMConfig]):
     """Input, forget and output gates around a memory cell; no peepholes, no projection."""
 
     def make(self, config: LSTMConfig, input_size: int) -> nn.Module:
-        return nn.LSTM(**self.arguments(config, input_size))
+        return LSTMLayers(**self.arguments(config, input_size))
 
     def set_biases(self) -> None:
         """Set the forget gate's bias, which is b_ih + b_hh: with two vectors each takes half."""

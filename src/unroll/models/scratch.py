@@ -11,10 +11,10 @@ import math
 from typing import Any, Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
+from unroll.models.dropout import dropout
 from unroll.models.recurrent import GRU, LSTM, RNN, State
 
 Config = TypeVar("Config", bound=RecurrentConfig)
@@ -69,7 +69,7 @@ class Layers(nn.Module, Generic[Config]):
                 ends.append(now)
             inputs = torch.cat(sides, dim=-1)
             if layer + 1 < self.config.layers:
-                inputs = F.dropout(inputs, self.config.dropout, self.training)
+                inputs = dropout(inputs, self.config.dropout, self.training)
         after = tuple(torch.stack(part) for part in zip(*ends, strict=True))
         return inputs, after if isinstance(state, tuple) else after[0]
 

@@ -1,4 +1,4 @@
-"""Runs as the tracking store holds them: a report is made from nothing else."""
+"""Runs as the tracking store or a run directory holds them: a report is made from nothing else."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
+from typing import Any, Protocol
 
 Curve = list[tuple[float, float]]
 """Points ``(optimizer step, value)``."""
 
 
+class Source(Protocol):
+    """Where a run is read from: MLflow's client, or a run directory (``tracking.recorded``)."""
+
+    def get_metric_history(self, run_id: str, key: str) -> Sequence[Any]: ...
+
+    def download_artifacts(self, run_id: str, path: str) -> str: ...
+
+
 class Record:
     """One finished run: params, last values of metrics, curves and artifacts."""
 
-    def __init__(self, client: MlflowClient, run: Run) -> None:
+    def __init__(self, client: Source, run: Any) -> None:
         self._client, self.run = client, run
         self.run_id = str(run.info.run_id)
         self.params: dict[str, str] = run.data.params

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from unroll.evaluation.perplexity import Score, score
 from unroll.tasks.run import Run
 from unroll.tracking import ledger
 from unroll.training import checkpoint
+from unroll.training.saved_state import Saved, StateWriter, go_back
 
 
 class RunCallbacks:
@@ -27,7 +30,8 @@ class RunCallbacks:
     def __init__(self, run: Run, model: Any, encoded: Encoded) -> None:
         self.run, self.model, self.encoded = run, model, encoded
         self.header = checkpoint_header(run.config, encoded)
-        self.folder, self.recorded = run.directory / ledger.CHECKPOINTS, False
+        self.folder = run.directory / ledger.CHECKPOINTS
+        self.states = StateWriter(self.folder, ledger.BEST, run.config.training.checkpoints_kept)
 
     @property
     def log_every(self) -> int:
@@ -46,15 +50,32 @@ class RunCallbacks:
         unknown = self.encoded.vocabulary.unknown
         return score(self.model, self.encoded.streams[split], self.run.config.evaluation, unknown)
 
+    def begin(self, saved: Saved | None) -> None:
+        """Write what it takes to go on with the run, or to find it with ``run=``; take the files
+        of a run that goes on back to ``saved``. The journal must be open: it shows that no other
+        process is writing the run."""
+        run, store = self.run, Path(self.run.config.tracking.directory)
+        values = json.dumps(self.header["config"], indent=2, ensure_ascii=False)
+        ledger.write_atomically(run.directory / ledger.CONFIG, values + "\n")
+        ledger.record(
+            store, run.tracker.run_id, run.name, run.directory, run.started, run.fingerprint
+        )
+        if run.resumed_at is None:
+            run.tracker.checkpoint(0)
+        else:
+            go_back(saved, self.folder, ledger.BEST)
+
     def save(self, name: str, step: int) -> None:
-        """Write a checkpoint; from the first one on, ``run=`` finds the run."""
-        run, run_id = self.run, self.run.tracker.run_id
-        path = self.folder / f"{name}.safetensors"
+        """Write a checkpoint of the model."""
+        path, run_id = self.folder / f"{name}.safetensors", self.run.tracker.run_id
         checkpoint.save(path, self.model, run_id=run_id, step=step, **self.header)
-        if not self.recorded:
-            store = Path(run.config.tracking.directory)
-            ledger.record(store, run_id, run.name, run.directory, run.started)
-            self.recorded = True
+
+    def keep_state(self, state: Mapping[str, Any], step: int) -> None:
+        self.run.tracker.checkpoint(step)
+        self.states.save(state, step)
+
+    def state_kept(self) -> None:
+        self.states.wait()
 
 
 def restore_best(model: nn.Module, directory: Path) -> None:
@@ -69,6 +90,7 @@ def checkpoint_header(config: Config, encoded: Encoded) -> dict[str, Any]:
     for key in ("path", "valid_path", "test_path"):
         if values["data"].get(key):
             values["data"][key] = os.path.abspath(values["data"][key])
+    values["tracking"]["directory"] = os.path.abspath(values["tracking"]["directory"])
     return {
         "config": values,
         "vocabulary": encoded.vocabulary.to_json(),

@@ -20,6 +20,8 @@ class TaskConfig:
 
     reads_run = False
     """Whether the task reads the trained run that ``run=`` names."""
+    takes_run = False
+    """Whether the task can do without ``run=``, which it understands."""
     makes_run = True
     """Whether the task makes a run of its own in the tracking store."""
 
@@ -148,3 +150,12 @@ class DeployConfig(TaskConfig):
         for key, least in (("tokens", 2), ("warm_up", 0), ("timed", 1)):
             value = getattr(self, key)
             require(value >= least, f"task.{key}={value}: must be at least {least}")
+
+
+@register("task", "sync", builds="unroll.tasks.sync:sync")
+@dataclass(frozen=True)
+class SyncConfig(TaskConfig):
+    """Deliver to the tracking store what it lacks: of the run that ``run=`` names, or of all."""
+
+    takes_run = True
+    makes_run = False

@@ -27,7 +27,7 @@ def deploy(
 ) -> Result:
     """Write a run's weights in each precision; measure their size and speed, score with them."""
     trained = load_run(config.run, config, overrides)
-    require_quantizable(trained.model.config)
+    require_quantizable(trained.model.config, "task", "deploy")
     config = identified(config, trained, overrides)
     run = Run(config, directory, overrides)
     found = run.finished_before(reuse)

@@ -37,7 +37,7 @@ def describe(
         name: zipf.rank_frequency(encoded.streams["train"], encoded.vocabulary, order)
         for name, order in zipf.ORDERS.items()
     }
-    layers = model_layers(config.model, len(encoded.vocabulary))
+    layers = model_layers(config.model.fitted(encoded.counts), len(encoded.vocabulary))
     show_vocabulary(encoded.vocabulary, splits["train"].most_frequent)
     show_splits(splits, task.window)
     show_laws(laws)

@@ -35,15 +35,14 @@ def evaluate(
     result |= found.figures() | {"tokens_per_second": found.tokens_per_second}
     write_result(directory, result)
     say(f"{split} with protocol {found.protocol}: {figures_line(found)}")
-    if tracker.resume(trained.run_id):
+    if tracker.extend(directory, trained.run_id):
+        place = f"{split}/{found.protocol}"
+        place = f"int8/{place}" if config.precision == "int8" else place
         tracker.log(
-            {
-                f"{split}/{found.protocol}/{key}": float(value)
-                for key, value in found.figures().items()
-            },
+            {f"{place}/{key}": float(value) for key, value in found.figures().items()},
             trained.step,
         )
-        tracker.flush()  # and not finish: the run's status and times stay
+        tracker.close()  # and not finish: the run's status and times stay
     return result
 
 

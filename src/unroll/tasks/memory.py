@@ -11,7 +11,7 @@ from traceback import clear_frames
 import torch
 
 from unroll.config import Config
-from unroll.data.batching import IGNORE, Batch, Batching
+from unroll.data.batching import Batch, Batching
 from unroll.data.token_stream import TokenStream
 from unroll.errors import Refused
 from unroll.models.language_model import LanguageModel
@@ -49,7 +49,7 @@ def enough_memory(config: Config, model: LanguageModel, stream: TokenStream) -> 
                 "data.batching.length, or the sizes of the model"
             ) from error
         raise Refused(
-            f"{place} with {tried}: {rows} is the largest half of it that fits, so set "
+            f"{place} with {tried}: {rows} is the largest that fits, found by halving: set "
             f"data.batching.batch_size={rows} (with training.accumulation="
             f"{config.training.accumulation * batching.batch_size // rows} a step is as large as "
             "before), or lower data.batching.length"
@@ -80,8 +80,7 @@ def fits(model: LanguageModel, batch: Batch) -> bool:
     try:
         batch = batch.to(model.device)
         hidden, _ = model(batch.inputs, model.initial_state(len(batch.inputs)))
-        scored = batch.targets != IGNORE
-        model.softmax.loss(hidden[scored], batch.targets[scored]).backward()  # type: ignore[no-untyped-call]
+        model.softmax.loss(*batch.scored(hidden)).backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

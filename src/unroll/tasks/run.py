@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from unroll.config import Config, fingerprint, flat
 from unroll.data.config import CorpusConfig
 from unroll.data.token_stream import Encoded
 from unroll.errors import require
+from unroll.models.precision import resolve_precision
 from unroll.registry import build
 from unroll.tracking import ledger
 from unroll.tracking.naming import run_name
@@ -28,7 +30,9 @@ from unroll.tracking.tracker import DataInput, Tracker
 
 Result = dict[str, Any]
 
-RESULT = "result.json"
+RESULT = ledger.RESULT
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+"""Options of mallopt, as numbered in malloc.h."""
 
 
 class Run:
@@ -36,9 +40,14 @@ class Run:
     store."""
 
     def __init__(self, config: Config, directory: Path, overrides: list[str]) -> None:
+        config = resolved(config)
         self.config, self.directory, self.overrides = config, directory, overrides
         self.started = time.time()
         self.name = run_name(config, overrides)
+        self.resumed_at: int | None = None
+        """The step that the run goes on from; None: it begins."""
+        self.raised: dict[str, Any] = {}
+        """Bounds that are other than when it began."""
         self.tracker: Tracker = build("tracking", config.tracking)
         self.corpus_fingerprint: str = build("data", config.data).fingerprint()
         self.fingerprint = fingerprint(config, self.corpus_fingerprint)
@@ -68,12 +77,21 @@ class Run:
         Raises:
             Refused: the run directory holds another run.
         """
-        require_empty(self.directory)
-        tracker = self.tracker
-        inputs = [] if encoded is None else [data_input(self.config.data, encoded)]
-        tracker.start(self.name, flat(self.config) | dict(params or {}), self._tags(), inputs)
+        tracker, step = self.tracker, self.resumed_at
+        if step is None:
+            require_empty(self.directory)
+            inputs = [] if encoded is None else [data_input(self.config.data, encoded)]
+            values = flat(self.config) | dict(params or {})
+            tracker.start(self.directory, self.name, values, self._tags(), inputs)
+        else:
+            tracker.resume(self.directory, step)
+            tracker.tag("config_fingerprint", self.fingerprint)
+            for key, bound in self.raised.items():  # params cannot change
+                tracker.tag(f"raised.{key}", str(bound))
         try:
-            say(f"run: {self.name} in {self.directory}")
+            going_on = "" if step is None else f", going on from step {step:,}"
+            precision = self.config.precision
+            say(f"run: {self.name} in {self.directory}, precision {precision}{going_on}")
             yield tracker
             tracker.finish(self.status)
         except BaseException as error:
@@ -131,12 +149,35 @@ def require_empty(directory: Path) -> None:
 
 
 def prepare(config: Config) -> None:
-    """Seed every generator, and set the number of threads."""
+    """Seed every generator, set the number of threads, keep freed memory."""
+    keep_freed_memory()
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+
+
+def resolved(config: Config) -> Config:
+    """The config with the precision that ``auto`` means on its device, so that a fingerprint, and
+    what a run records, name the precision that was used.
+
+    Raises:
+        Refused: the device is not available.
+    """
+    return replace(config, precision=resolve_precision(config.precision, device(config)))
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep large blocks of freed memory for the next tensors.
+
+    glibc gives them back to the system, and then a fresh tensor costs a page fault for every 4 KB,
+    which takes longer than many products. Without glibc there is nothing to set.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(MMAP_THRESHOLD, 1 << 30)
+        set_option(TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def device(config: Config) -> torch.device:

@@ -38,8 +38,9 @@ def sample(
     result |= {"tokens_per_second": found.tokens_per_second}
     write_result(directory, result)
     show_samples(found)
-    if tracker.resume(trained.run_id):  # and not finish: the run's status and times stay
+    if tracker.extend(directory, trained.run_id):
         tracker.log_text(
             sample_text(found), f"samples/{directory.parent.name}-{directory.name}.txt"
         )
+        tracker.close()  # and not finish: the run's status and times stay
     return result

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unroll.config import Config
 from unroll.data.token_stream import Encoded, encode
+from unroll.errors import Terminated
 from unroll.evaluation.gradient_flow import gradient_flow
 from unroll.evaluation.perplexity import require_scorable
 from unroll.generation.sampler import sample
@@ -14,6 +16,7 @@ from unroll.registry import build, target
 from unroll.tasks.callbacks import RunCallbacks, restore_best
 from unroll.tasks.config import TaskConfig
 from unroll.tasks.memory import enough_memory
+from unroll.tasks.resume import cut_off_training, named_training
 from unroll.tasks.run import RESULT, Result, Run, device, prepare, say
 from unroll.tasks.samples import chosen_prefixes
 from unroll.tasks.training_result import (
@@ -23,8 +26,10 @@ from unroll.tasks.training_result import (
     show_training,
     training_result,
 )
+from unroll.tracking import ledger
 from unroll.training.config import require_validation_split
 from unroll.training.learner import Learner
+from unroll.training.saved_state import Saved
 
 GRADIENT_SEQUENCES = 64
 """Sequences over which the gradient flow is averaged."""
@@ -35,17 +40,42 @@ def train(
 ) -> Result:
     """Train a model, score the test split with its best checkpoint, generate text.
 
+    With ``config.resume`` a training that was started before goes on. With ``reuse`` a job of a
+    multirun or study does the same if it was cut off; one that has finished is not run again, and
+    one that another process is running is left to it.
+
     Raises:
         Refused: the config does not fit the corpus, or a batch does not fit into memory.
         Diverged: the loss or the gradient is NaN or infinite.
         KeyboardInterrupt: the training was interrupted; its result is written all the same.
+        Terminated: SIGTERM ended it; its state is kept.
     """
+    if config.resume is not None:
+        return carry_out(*named_training(config, overrides))
     run = Run(config, directory, overrides)
-    reused = run.finished_before(reuse)
-    if reused:
-        return reused
+    if not reuse:
+        return carry_out(run, None)
+    with ledger.claimed(Path(config.tracking.directory), run.fingerprint) as claimed:
+        if not claimed:
+            say(f"{run.name} is being run by another process, and is left to it")
+            return {"task": task.name, "run_id": None, "elsewhere": True}
+        reused = run.finished_before(reuse)
+        if reused is not None:
+            return reused
+        cut_off = cut_off_training(run)
+        if cut_off is None:
+            return carry_out(run, None)
+        result = carry_out(*cut_off)
+        run.tracker.reuse(run.fingerprint)  # it is a child of the multirun that was cut off
+        return result
+
+
+def carry_out(run: Run, saved: Saved | None) -> Result:
+    """Train from the start or from a saved state, score, generate text; see ``train``."""
+    config, directory = run.config, run.directory
     encoded = encode(config.data, build("data", config.data))
     vocabulary = encoded.vocabulary
+    config = run.config = replace(config, model=config.model.fitted(encoded.counts))
     require_splits(config, encoded)
     show_text(config, encoded)
     prefixes = chosen_prefixes(config, encoded)
@@ -56,9 +86,16 @@ def train(
         config, model, encoded.streams["train"], callbacks
     )
     with run.recorded({"data.vocabulary_size": len(vocabulary)}, encoded) as tracker:
-        log_gradient_flow(run, model, encoded, "initial")
-        with enough_memory(config, model, encoded.streams["train"]):
-            outcome = learner.fit()
+        callbacks.begin(saved)
+        if saved is None:
+            log_gradient_flow(run, model, encoded, "initial")
+        else:
+            learner.load_state_dict(saved.state)
+        try:
+            with enough_memory(config, model, encoded.streams["train"]):
+                outcome = learner.fit()
+        except Terminated as error:
+            raise Terminated(f"; unroll resume={directory} goes on") from error
         tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:
             say("interrupted: the checkpoints are saved; scoring the best one")

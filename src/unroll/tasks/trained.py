@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from unroll.config import Config
 from unroll.data.config import CorpusConfig, TextFilesConfig
@@ -15,8 +16,14 @@ from unroll.data.vocabulary import Vocabulary
 from unroll.errors import Refused, require
 from unroll.models.language_model import LanguageModel
 from unroll.models.ngram import NGramModel
+from unroll.models.quantized import (
+    quantize,
+    quantized_model,
+    require_quantizable,
+    weights_of,
+)
 from unroll.registry import build, restore
-from unroll.tasks.run import device, prepare
+from unroll.tasks.run import device, prepare, resolved
 from unroll.tracking import ledger
 from unroll.training import checkpoint
 
@@ -88,10 +95,22 @@ def load_run(reference: str | None, config: Config, overrides: list[str]) -> Tra
     except (KeyError, TypeError, ValueError) as error:
         raise Refused(f"checkpoint {path} is damaged: {error}") from error
     prepare(config)
-    model = build("model", model_config, len(vocabulary), config.precision)
+    int8 = config.precision == "int8"
+    precision = "float32" if int8 else resolved(config).precision
+    model = build("model", model_config, len(vocabulary), precision)
     found.load(model)
-    model.to(device(config))
+    model = in_int8(model) if int8 else model.to(device(config))
     return Trained(found.run_id, found.step, model, tokenizer, vocabulary, data)
+
+
+def in_int8(model: Any) -> LanguageModel:
+    """The model in int8, on the CPU.
+
+    Raises:
+        Refused: it cannot be converted.
+    """
+    require_quantizable(model.config, "precision", "int8")
+    return quantized_model(model.config, model.vocabulary_size, quantize(weights_of(model)))
 
 
 def text_config(path: str, trained: CorpusConfig, given: CorpusConfig) -> TextFilesConfig:

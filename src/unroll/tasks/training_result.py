@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ def training_result(
         "tokens": outcome.tokens,
         "best_step": outcome.best_step,
         "interrupted": outcome.interrupted,
+        "resumed_at": run.resumed_at,
         "tokens_per_second": outcome.tokens_per_second,
         "speed": outcome.speed._asdict(),
         "train": {"loss": outcome.train_loss, "perplexity": perplexity(outcome.train_loss)},
@@ -63,11 +63,10 @@ def final_figures(outcome: Outcome, test: Score | None) -> dict[str, float]:
 
 
 def keep_artifacts(run: Run, header: dict[str, Any], outcome: Outcome, samples: Samples) -> None:
-    """Write config, text and loss curve into the run directory, and all artifacts to the store."""
+    """Write text and loss curve into the run directory, and all artifacts to the store."""
     directory, tracker = run.directory, run.tracker
-    config = json.dumps(header["config"], indent=2, ensure_ascii=False)
+    tracker.log_file(directory / ledger.CONFIG)
     for name, text, folder in (
-        ("config.json", config, None),
         ("generated.txt", sample_text(samples), None),
         ("vocabulary.json", header["vocabulary"], "model"),
         ("tokenizer.json", header["tokenizer"], "model"),

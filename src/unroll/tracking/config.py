@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from unroll.errors import require
 from unroll.registry import register
 
+LONGEST_WAIT = 3600
+
 
 @dataclass(frozen=True)
 class TrackingConfig:
@@ -37,6 +39,16 @@ class MLflowConfig(TrackingConfig):
     experiment: str
     parent: str | None
     """Run id of the parent run; set by multiruns and studies."""
+    wait_seconds: float
+    """How long the end of a run waits while nothing arrives in the store. What the store lacks then
+    stays in the run directory, for `task=sync`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 <= self.wait_seconds <= LONGEST_WAIT,
+            f"tracking.wait_seconds={self.wait_seconds}: must be from 0 to {LONGEST_WAIT}",
+        )
 
 
 @register("tracking", "disabled", builds="unroll.tracking.tracker:DisabledTracker")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unroll.errors import Refused, require
+from unroll.errors import require
 from unroll.tracking.config import MLflowConfig
-from unroll.tracking.source import UNKNOWN, git_commit, source_tags
+from unroll.tracking.source import UNKNOWN, source_tags
 from unroll.tracking.store import connect, experiment_id, locked, search, store_errors
 
 if TYPE_CHECKING:
@@ -27,27 +27,12 @@ PARENT_OF = "parent_of"
 class Family:
     """A parent run and its children.
 
-    A parent is RUNNING from the start of a child (``adopt``) until ``finish``.
+    A parent is RUNNING from the start of a child until ``finish``.
     """
 
     client: MlflowClient
     experiment: str
     run_id: str
-
-    @classmethod
-    def start(cls, config: MLflowConfig, name: str, tags: Mapping[str, str]) -> Family:
-        """A new parent.
-
-        Raises:
-            Refused: the store cannot be opened.
-        """
-        directory = Path(config.directory)
-        client = connect(directory)
-        with store_errors(directory):
-            experiment = experiment_id(client, directory, config.experiment)
-            tags = source_tags(git_commit()) | dict(tags)
-            run = client.create_run(experiment, run_name=name, tags=tags)
-        return cls(client, experiment, str(run.info.run_id))
 
     @classmethod
     def open(cls, config: MLflowConfig, name: str, tags: Mapping[str, str]) -> Family:
@@ -86,32 +71,18 @@ class Family:
         """The children that were run for this parent."""
         return search(self.client, self.experiment, f"tags.`{PARENT_TAG}` = '{self.run_id}'")
 
-    def finish(self, status: str) -> None:
-        """End the children that were cut off as KILLED, and the parent with ``status``, unless no
-        child was started since it ended."""
+    def end_children(self) -> None:
+        """End the children that were cut off as KILLED."""
         for run in self._made():
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def finish(self, status: str) -> None:
+        """End the children that were cut off as KILLED, and the parent with ``status``, unless no
+        child was started since it ended."""
+        self.end_children()
         if self.client.get_run(self.run_id).info.status == "RUNNING":
             self.client.set_terminated(self.run_id, status)
-
-
-def adopt(client: MlflowClient, parent: str) -> dict[str, str]:
-    """The tags of a child of ``parent``, which is RUNNING from now on.
-
-    Raises:
-        Refused: there is no such run.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.update_run(parent, status="RUNNING")
-    except MlflowException as error:
-        first = str(error).splitlines()[0]
-        raise Refused(
-            f"tracking.parent={parent} is no run that can have children ({first}): leave it out"
-        ) from error
-    return {PARENT_TAG: parent}
 
 
 def reuse(client: MlflowClient, parent: str, run: Run) -> None:

@@ -1,7 +1,7 @@
 """The ledger: run id and name to run directory, so that ``run=`` works without MLflow.
 
-One small file a run, written with the first checkpoint. The run that was started last is
-``latest``.
+One small file a run, written when it starts. The run that was started last is
+``latest``. Beside them is a file for each run directory of which the store lacks something.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ import contextlib
 import difflib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unroll.errors import Refused, require
+from unroll.errors import Refused, redacted, require
+from unroll.tracking import journal
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
+CONFIG, RESULT = "config.json", "result.json"
+LEDGER, UNDELIVERED = "ledger", "ledger/undelivered"
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,18 @@ class Entry:
     directory: str
     started: float
     """Seconds since 1970, when the command began."""
+    fingerprint: str = ""
+    """Of the config, as ``unroll.config.fingerprint``."""
 
     @property
     def checkpoint(self) -> Path:
         """The best checkpoint, or the last one if training was cut off before a best."""
         return checkpoint_in(Path(self.directory))
+
+    @property
+    def mlflow_id(self) -> str | None:
+        """The id in MLflow, which is another one where the store did not answer at the start."""
+        return journal.Cursor.read(Path(self.directory)).run
 
 
 KINDS = {"run_id": str, "name": str, "directory": str, "started": int | float}
@@ -55,17 +66,34 @@ def write_atomically(path: Path, text: str) -> None:
         writing.unlink(missing_ok=True)
 
 
-def record(store: Path, run_id: str, name: str, directory: Path, started: float) -> None:
-    """Enter a run that has a checkpoint from now on and was ``started`` then, in seconds since
-    1970."""
-    entry = Entry(run_id, name, str(directory.resolve()), started)
-    write_atomically(store / "ledger" / f"{run_id}.json", json.dumps(asdict(entry)))
+def record(
+    store: Path, run_id: str, name: str, directory: Path, started: float, fingerprint: str = ""
+) -> None:
+    """Enter a run that was ``started`` then, in seconds since 1970."""
+    entry = Entry(run_id, redacted(name), str(directory.resolve()), started, fingerprint)
+    write_atomically(store / LEDGER / f"{run_id}.json", json.dumps(asdict(entry)))
 
 
-def entries(store: Path) -> list[Entry]:
+def owe(store: Path, key: str, name: str, directory: Path, started: float) -> None:
+    """Note that the store lacks something of the journal in ``directory``, whose id is ``key``."""
+    entry = Entry(key, name, str(directory.resolve()), started)
+    write_atomically(store / UNDELIVERED / f"{key}.json", json.dumps(asdict(entry)))
+
+
+def settle(store: Path, key: str) -> None:
+    """Note that the store has all of the journal whose id is ``key``."""
+    (store / UNDELIVERED / f"{key}.json").unlink(missing_ok=True)
+
+
+def owed(store: Path) -> list[Entry]:
+    """The journals of which the store lacks something, oldest first, also of runs going on."""
+    return entries(store, UNDELIVERED)
+
+
+def entries(store: Path, folder: str = LEDGER) -> list[Entry]:
     """All runs, oldest first; a damaged entry is left out."""
     found = []
-    for path in (store / "ledger").glob("[!.]*.json"):
+    for path in (store / folder).glob("[!.]*.json"):
         try:
             entry = Entry(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, RecursionError):
@@ -73,6 +101,71 @@ def entries(store: Path) -> list[Entry]:
         if all(isinstance(getattr(entry, name), kind) for name, kind in KINDS.items()):
             found.append(entry)
     return sorted(found, key=lambda entry: entry.started)
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the run in a directory ended by itself. Its result alone does not say so: it may be
+    of an earlier end, past which the run was resumed, or be written just before a kill."""
+    try:
+        result = json.loads((directory / RESULT).read_text(encoding="utf-8"))
+        if result.get("interrupted", False):
+            return False
+    except (OSError, ValueError, AttributeError):
+        return False
+    kinds = ("start", "resume", "finish")
+    turns = [entry for entry in journal.entries(directory) if entry["kind"] in kinds]
+    return not turns or turns[-1].get("status") == "FINISHED"
+
+
+def finished(store: Path, fingerprint: str) -> Entry | None:
+    """The newest training under this config fingerprint that ended by itself, and whose directory
+    is there; None if there is none."""
+    known = (entry for entry in reversed(entries(store)) if entry.fingerprint == fingerprint)
+    return next((entry for entry in known if is_finished(Path(entry.directory))), None)
+
+
+@contextlib.contextmanager
+def claimed(store: Path, fingerprint: str) -> Iterator[bool]:
+    """Claim the training with this fingerprint for the time of the context; False if another
+    process has it. The claim of a process ends with it, however it ends."""
+    from filelock import FileLock, Timeout
+
+    claims = store / "claims"
+    claims.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(claims / f"{fingerprint}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def find_training(store: Path, reference: str) -> Path:
+    """The run directory that ``resume=`` names: a run id, a run name, ``latest`` or a path.
+
+    Raises:
+        Refused: there is no such run, or its directory holds no training.
+    """
+    directory = Path(reference)
+    with contextlib.suppress(OSError):  # a name that is too long for a path
+        if (directory / CONFIG).is_file():
+            return directory
+    known = entries(store)
+    if reference == "latest":
+        usable = [entry for entry in known if (Path(entry.directory) / CONFIG).is_file()]
+        require(usable, f"resume=latest: no training in {store}: start one first with unroll")
+        return Path(usable[-1].directory)
+    directory = Path(_named(store, reference, known, "resume").directory)
+    require(
+        (directory / CONFIG).is_file(),
+        f"resume={reference} has no {CONFIG} in {directory}: its directory was removed or moved; "
+        "give its path",
+    )
+    return directory
 
 
 def find_checkpoint(store: Path, reference: str) -> Path:
@@ -96,19 +189,48 @@ def find_checkpoint(store: Path, reference: str) -> Path:
             f"run=latest: no run with a checkpoint in {store}: train one first with unroll",
         )
         return usable[-1].checkpoint
-    named = [entry for entry in known if reference in (entry.run_id, entry.name)]
-    if not named:
-        words = {entry.name for entry in known} | {entry.run_id for entry in known} | {"latest"}
-        near = difflib.get_close_matches(reference, sorted(words), n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise Refused(
-            f"run={reference} is not a run in {store} and not a path: {hint}give a run id, a run "
-            "name, latest, or the path of a checkpoint or run directory"
-        )
-    checkpoint = named[-1].checkpoint
+    checkpoint = _named(store, reference, known).checkpoint
     require(
         checkpoint.is_file(),
         f"run={reference} has no checkpoint in {checkpoint.parent}: its directory was removed or "
         "moved; give the checkpoint's path",
     )
     return checkpoint
+
+
+def find_journal(store: Path, reference: str) -> Path:
+    """The run directory with a journal that ``run=`` names, as ``find_checkpoint``.
+
+    Raises:
+        Refused: there is no such run, or it has no journal.
+    """
+    path = Path(reference)
+    with contextlib.suppress(OSError):
+        if (path / journal.NAME).is_file():
+            return path
+    known = sorted([*entries(store), *owed(store)], key=lambda entry: entry.started)
+    if reference == "latest" and known:
+        directory = Path(known[-1].directory)
+    else:
+        directory = Path(_named(store, reference, known).directory)
+    require(
+        (directory / journal.NAME).is_file(),
+        f"run={reference} has no {journal.NAME} in {directory}: its directory was removed or "
+        "moved; give its path",
+    )
+    return directory
+
+
+def _named(store: Path, reference: str, known: list[Entry], key: str = "run") -> Entry:
+    """The newest run with this id, name or id in MLflow."""
+    named = [entry for entry in known if reference in (entry.run_id, entry.name)]
+    named = named or [entry for entry in known if reference == entry.mlflow_id]
+    if not named:
+        words = {entry.name for entry in known} | {entry.run_id for entry in known} | {"latest"}
+        near = difflib.get_close_matches(reference, sorted(words), n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise Refused(
+            f"{key}={reference} is not a run in {store} and not a path: {hint}give a run id, a run "
+            "name, latest, or the path of a checkpoint or run directory"
+        )
+    return named[-1]

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
@@ -19,7 +20,6 @@ from unroll.tracking.naming import multirun_name
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from unroll.tracking.family import Family
     from unroll.tracking.tracker import Tracker
 
 RESULTS = ("test/perplexity", "valid/perplexity", "train/perplexity", "tokens_per_second")
@@ -29,7 +29,8 @@ RESULTS = ("test/perplexity", "valid/perplexity", "train/perplexity", "tokens_pe
 class Multirun(Callback):
     """Gives a multirun its parent run, named after its overrides."""
 
-    family: Family | None = None
+    tracker: Tracker | None = None
+    """Writes the parent run, while there is one."""
 
     def on_multirun_start(self, config: DictConfig, **keywords: Any) -> None:
         if not schema("task", config.task.name).makes_run:
@@ -41,26 +42,31 @@ class Multirun(Callback):
         tags = {"overrides": " ".join(overrides)}
         try:
             tracker: Tracker = build("tracking", restore("tracking", values))  # type: ignore[arg-type]
-            Multirun.family = tracker.family(multirun_name(overrides), tags)
+            directory = Path(config.hydra.sweep.dir)
+            parent = tracker.parent(directory, multirun_name(overrides), tags)
         except Refused as error:  # Hydra would turn it into a warning
             print(f"unroll: {bounded(str(error))}", file=sys.stderr)
             sys.exit(BAD_INPUT)
-        if Multirun.family is not None:
-            os.environ[PARENT] = Multirun.family.run_id
+        if parent is not None:
+            Multirun.tracker, os.environ[PARENT] = tracker, parent
 
     @staticmethod
     def close(status: str) -> None:
         """End the parent run, if there is one, and write a table of its children's results."""
         from unroll.tracking.family import PARENT
 
-        family, Multirun.family = Multirun.family, None
-        if family is None:
+        tracker, Multirun.tracker = Multirun.tracker, None
+        if tracker is None:
             return
         os.environ.pop(PARENT, None)
-        family.finish(status)
-        table = children_table(family.children())
-        family.client.log_text(family.run_id, table, "children.csv")
-        print(f"\n{table}parent run {family.run_id}: {status.lower()}")
+        try:
+            table = children_table(tracker.children())
+            tracker.log_text(table, "children.csv")
+            print(f"\n{table}", end="")
+        except Refused as error:
+            print(f"unroll: no table of the runs: {bounded(str(error))}", file=sys.stderr)
+        tracker.finish(status)
+        print(f"parent run {tracker.run_id}: {status.lower()}")
 
 
 def children_table(children: Sequence[Run]) -> str:

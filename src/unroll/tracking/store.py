@@ -10,14 +10,16 @@ import os
 import re
 import sqlite3
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
-from unroll.errors import Refused
+from unroll.errors import Refused, redacted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,12 +32,51 @@ KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 """Tells MLflow's pages that an experiment holds trained models, not traces of agents."""
 FINGERPRINT = "config_fingerprint"
 """Tag of a run: the hash of what decides its figures."""
-_PASSWORD = re.compile(r"//[^/@]*@")
+ABSENT, REJECTED = "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"
+"""MLflow's error codes of what trying again cannot change."""
+KEY_TAG = "unroll.run_id"
+"""Tag of a run: the id that its journal gave it, by which a run is found that the store created but
+whose id did not arrive."""
+LOCK_SECONDS = 60.0
+"""Seconds that another process may take to create the tables of the embedded store."""
+HTTP = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+"""Unless the user sets them. With MLflow's own values one call to a silent server takes minutes;
+here what fails is delivered again later."""
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_importing = threading.Lock()  # two threads must not import mlflow at the same time
+
+
+class Unavailable(Refused):
+    """The store does not answer, or fails. It may work again later."""
 
 
 def uri(directory: Path) -> str:
     """Where runs are kept: MLFLOW_TRACKING_URI, else the SQLite store in ``directory``."""
+    hide_credentials()
     return os.environ.get("MLFLOW_TRACKING_URI") or _embedded(directory)
+
+
+def address(directory: Path) -> str:
+    """``uri`` without a password."""
+    return redacted(uri(directory))
+
+
+def hide_credentials() -> None:
+    """Move user and password of a server's address into the variables that MLflow has for them.
+    MLflow then sends them as before, and no message of it can show them."""
+    place = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not place.startswith(SERVER) or "@" not in urlsplit(place).netloc:
+        return
+    parts = urlsplit(place)
+    user, _, host = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(name)
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
+    os.environ["MLFLOW_TRACKING_URI"] = parts._replace(netloc=host).geturl()
 
 
 def _embedded(directory: Path) -> str:
@@ -53,13 +94,16 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises:
         Refused: ``directory`` cannot be written.
+        Unavailable: another process keeps the lock.
     """
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / ".lock")
-        lock.acquire()
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        raise Unavailable(f"another process keeps the tracking store in {directory}") from error
     except OSError as error:
         raise Refused(
             f"the tracking store in {directory} cannot be written: {error.strerror or error}; set "
@@ -76,7 +120,7 @@ def store_errors(directory: Path) -> Iterator[None]:
     """Turn an error of MLflow, its database or the network into one line.
 
     Raises:
-        Refused: the store failed.
+        Unavailable: the store failed.
     """
     try:
         yield
@@ -84,9 +128,9 @@ def store_errors(directory: Path) -> Iterator[None]:
         raise
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise Refused(
-            f"the tracking store {_PASSWORD.sub('//', uri(directory))} does not work: {first}; "
-            "start or repair it, set MLFLOW_TRACKING_URI, or set tracking=disabled"
+        raise Unavailable(
+            f"the tracking store {address(directory)} does not work: {redacted(first)}; start or "
+            "repair it, set MLFLOW_TRACKING_URI, or set tracking=disabled"
         ) from error
 
 
@@ -94,13 +138,13 @@ def require_store(directory: Path) -> None:
     """Ask the store for a sign of life, without mlflow and its minutes of retries.
 
     Raises:
-        Refused: a server does not answer within seconds, or the embedded database cannot be
+        Unavailable: a server does not answer within seconds, or the embedded database cannot be
             opened.
     """
     place = uri(directory)
     with store_errors(directory):
         if place.startswith(SERVER):
-            _require_server(_PASSWORD.sub("//", place))
+            _require_server(place)
         elif place == _embedded(directory) and _database(directory).exists():
             with closing(sqlite3.connect(_database(directory), timeout=PATIENCE)) as database:
                 database.execute("PRAGMA schema_version")
@@ -124,13 +168,17 @@ def connect(directory: Path) -> MlflowClient:
     """A client of the store, which is created if it does not exist.
 
     Raises:
-        Refused: the store cannot be opened.
+        Refused: ``directory`` cannot be written.
+        Unavailable: the store cannot be opened.
     """
     require_store(directory)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for key, value in HTTP.items():
+        os.environ.setdefault(key, value)
     with store_errors(directory):
-        from mlflow.tracking import MlflowClient
+        with _importing:
+            from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -211,3 +259,21 @@ def all_finished(client: MlflowClient, experiment: str, condition: str = "") -> 
         for run in found
         if FINGERPRINT in run.data.tags and run.data.tags.get("interrupted") != "true"
     ]
+
+
+def find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """The run that MLflow or a journal gave this id, also a deleted one; None if there is none."""
+    from mlflow.entities import ViewType
+    from mlflow.exceptions import MlflowException
+
+    if not _RUN_ID.fullmatch(run_id):
+        return None
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != ABSENT:
+            raise
+    experiments = [str(found.experiment_id) for found in client.search_experiments()]
+    condition = f"tags.`{KEY_TAG}` = '{run_id}'"
+    found = client.search_runs(experiments, condition, ViewType.ALL, max_results=1)
+    return found[0] if found else None

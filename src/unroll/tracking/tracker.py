@@ -1,43 +1,38 @@
-"""What a task asks of the place where runs are kept, and the two places there are: MLflow, and
-none."""
+"""What a task asks of the place where runs are kept, and the two places there are: MLflow, and the
+run directory alone. Both write a journal."""
 
 from __future__ import annotations
 
-import json
-import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from unroll.errors import Refused, redacted
+from unroll.tracking import ledger
 from unroll.tracking.config import DisabledConfig, MLflowConfig
-from unroll.tracking.family import Family, adopt, reuse
-from unroll.tracking.store import connect, experiment_id, finished, require_store, store_errors
+from unroll.tracking.courier import Courier
+from unroll.tracking.delivery import Delivery
+from unroll.tracking.family import Family, reuse
+from unroll.tracking.inputs import DataInput as DataInput
+from unroll.tracking.journal import BEGIN, Journal, all_entries, entries
+from unroll.tracking.source import git_commit, source_tags
+from unroll.tracking.store import (
+    Unavailable,
+    connect,
+    experiment_id,
+    find_run,
+    finished,
+    store_errors,
+)
 
 if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+    from mlflow.entities import Run
 
-FLUSH_POINTS = 500
-FLUSH_SECONDS = 10.0
-LARGEST_BATCH = 100  # params of one request, as MLflow allows
 LONGEST_PARAM = 6000  # characters, as MLflow allows
-LONGEST_DIGEST = 36
-
-
-@dataclass(frozen=True)
-class DataInput:
-    """A data set that a run reads, as MLflow's column Dataset shows it."""
-
-    name: str
-    digest: str
-    """The corpus fingerprint."""
-    path: str | None
-    """null: it is generated, or comes with a package."""
-    splits: Mapping[str, Mapping[str, int]]
-    """Documents and tokens of each split."""
 
 
 class Tracker(Protocol):
@@ -48,29 +43,40 @@ class Tracker(Protocol):
 
     @property
     def run_id(self) -> str:
-        """The run that is written to."""
+        """The run that is written to. It stays the same, also where the store answers late."""
 
     def start(
         self,
+        directory: Path,
         name: str,
         params: Mapping[str, Any],
         tags: Mapping[str, str],
         inputs: Sequence[DataInput] = (),
     ) -> None:
-        """Create a run and write to it."""
+        """Begin a run and its journal in ``directory``."""
 
-    def resume(self, run_id: str) -> bool:
-        """Write to a run that exists; False if the store has no such run. What is written leaves
-        its status and times as they are, until ``finish``."""
+    def resume(self, directory: Path, step: int) -> None:
+        """Go on with the run in ``directory`` from its checkpoint of ``step``: later points are
+        forgotten, and those that are made again are not doubled."""
+
+    def extend(self, directory: Path, run_id: str) -> bool:
+        """Write to a run that exists, with a journal in ``directory``; False where nothing is
+        kept. What is written leaves the run's status and times as they are; end with ``close``."""
 
     def reuse(self, config_fingerprint: str) -> str | None:
         """The newest run under this fingerprint that ended by itself, as a child of the parent if
         one is set; None if there is none."""
 
-    def family(self, name: str, tags: Mapping[str, str]) -> Family | None:
-        """A new parent run; None where nothing is kept."""
+    def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
+        """Begin a run that has others as children; its id, or None where nothing is kept."""
 
-    def log(self, figures: dict[str, float], step: int) -> None:
+    def children(self) -> Sequence[Run]:
+        """The children of this run in the store, where those that were cut off are KILLED now."""
+
+    def deliver(self, directory: Path) -> int:
+        """Deliver the journal in a run directory; how many entries the store lacked."""
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
         """Keep a point of each curve."""
 
     def log_text(self, text: str, name: str) -> None: ...
@@ -81,239 +87,265 @@ class Tracker(Protocol):
 
     def tag(self, name: str, value: str) -> None: ...
 
-    def flush(self) -> None:
-        """Write the points that are held back."""
-
-    def finish(self, status: str = "FINISHED") -> None:
-        """End the run as FINISHED, FAILED or KILLED."""
-
-
-class DisabledTracker:
-    """Keeps nothing. Each run gets an id of its own nevertheless."""
-
-    def __init__(self, config: DisabledConfig) -> None:
-        self.run_id = ""
-        self.every = config.every
-
-    def start(
-        self,
-        name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        inputs: Sequence[DataInput] = (),
-    ) -> None:
-        self.run_id = uuid.uuid4().hex
-
-    def resume(self, run_id: str) -> bool:
-        return False
-
-    def reuse(self, config_fingerprint: str) -> str | None:
-        return None
-
-    def family(self, name: str, tags: Mapping[str, str]) -> Family | None:
-        return None
-
-    def log(self, figures: dict[str, float], step: int) -> None:
-        pass
-
-    def log_text(self, text: str, name: str) -> None:
-        pass
-
-    def log_file(self, path: Path, folder: str | None = None) -> None:
-        pass
-
-    def param(self, name: str, value: Any) -> None:
-        pass
-
-    def tag(self, name: str, value: str) -> None:
-        pass
+    def checkpoint(self, step: int) -> None:
+        """Mark the place of a checkpoint, which is written next: what was logged until now
+        survives a power failure, and ``resume`` forgets what comes after."""
 
     def flush(self) -> None:
-        pass
+        """Make what was logged survive a power failure."""
 
     def finish(self, status: str = "FINISHED") -> None:
-        pass
+        """End the run as FINISHED, FAILED or KILLED, and close."""
+
+    def close(self) -> None:
+        """Close the journal; with a store, wait until it has everything, but not for long."""
 
 
-class MLflowTracker:
-    """A run in MLflow. Points of curves are held back and written many at a time.
+class JournalTracker:
+    """Writes the journal of a run."""
 
-    Raises:
-        Refused: the store does not answer; each method, if it stopped working.
-    """
-
-    def __init__(self, config: MLflowConfig) -> None:
-        self.config = config
+    def __init__(self, config: DisabledConfig | MLflowConfig) -> None:
         self.every = config.every
-        self.directory = Path(config.directory)
-        self._run: Future[str] | None = None
-        self._points: list[tuple[str, float, int, int]] = []
-        self._flushed = time.monotonic()
-        self._client: MlflowClient | None = None
-        require_store(self.directory)
+        self._journal: Journal | None = None
+        self._resumed = False
+        self._key = ""
+        self._run_id: str | None = None
 
     @property
-    def client(self) -> MlflowClient:
-        """The store's client. While a run is created in the background this waits for it: two
-        threads must not import mlflow at the same time."""
-        if self._run is not None:
-            self._run.result()
-        if self._client is None:
-            self._client = connect(self.directory)
-        return self._client
+    def journal(self) -> Journal:
+        assert self._journal is not None, "the run was not started"
+        return self._journal
 
     @property
     def run_id(self) -> str:
-        """The run that is written to; waits until the store has created it."""
-        return "" if self._run is None else self._run.result()
+        return self._key
 
     def start(
         self,
+        directory: Path,
         name: str,
         params: Mapping[str, Any],
         tags: Mapping[str, str],
         inputs: Sequence[DataInput] = (),
     ) -> None:
-        """Create a run, in the background: importing mlflow takes as long as the first steps."""
-        self._run = ThreadPoolExecutor(1).submit(self._create, name, params, tags, inputs)
+        self._open(directory, uuid.uuid4().hex, name)
+        self.journal.append(
+            "start",
+            key=self._key,
+            name=storable(name),
+            params={key: storable(value) for key, value in params.items()},
+            tags={key: storable(value) for key, value in tags.items()},
+            inputs=[asdict(item) | {"path": _kept(item.path)} for item in inputs],
+            **self._belonging(),
+        )
+        self._begin()
 
-    def _create(
-        self,
-        name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        inputs: Sequence[DataInput],
-    ) -> str:
-        client = self._client = self._client or connect(self.directory)
-        with store_errors(self.directory):
-            from mlflow.entities import Param, RunTag
+    def resume(self, directory: Path, step: int) -> None:
+        found = entries(directory)
+        start = next((entry for entry in found if entry["kind"] == "start"), None)
+        if start is None:
+            raise Refused(f"{directory} has no journal with the start of a run")
+        self._resumed = True
+        self._open(directory, start["key"], start["name"])
+        self.journal.rewind(step)
+        self.journal.append("resume")
+        self._run_id = next((entry["run_id"] for entry in found if entry["kind"] == "id"), None)
+        self._begin()
 
-            experiment = experiment_id(client, self.directory, self.config.experiment)
-            parent = adopt(client, self.config.parent) if self.config.parent else {}
-            run = client.create_run(experiment, run_name=storable(name), tags=parent)
-            run_id = str(run.info.run_id)
-            listed = [Param(key, storable(value)) for key, value in params.items()]
-            for first in range(0, len(listed), LARGEST_BATCH):
-                client.log_batch(run_id, params=listed[first : first + LARGEST_BATCH])
-            listed_tags = [RunTag(key, storable(value)) for key, value in tags.items()]
-            client.log_batch(run_id, tags=listed_tags)
-            log_inputs(client, run_id, inputs)
-        return run_id
+    def _open(self, directory: Path, key: str, name: str) -> None:
+        self._journal, self._key = Journal(directory), key
 
-    def resume(self, run_id: str) -> bool:
-        client = self.client
-        with store_errors(self.directory):
-            from mlflow.exceptions import MlflowException
-            from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+    def _give_up(self, journal: Journal) -> None:
+        """Close the journal of a run that the store refused. Of a run that was resumed it stays."""
+        if self._resumed:
+            journal.close()
+        else:
+            journal.discard()
 
-            try:
-                run = client.get_run(run_id)
-            except MlflowException as error:
-                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                    raise
-                return False
-        if run.info.lifecycle_stage == "deleted":
-            return False
-        self._run = Future()
-        self._run.set_result(run_id)
+    def _begin(self) -> None:
+        """What happens when the journal has its first entry."""
+
+    def _belonging(self) -> dict[str, str | None]:
+        """Where in a store the run belongs."""
+        return {"experiment": None, "parent": None}
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        self.journal.add_points(figures, step)
+
+    def log_text(self, text: str, name: str) -> None:
+        self.journal.append("text", text=storable(text, None), name=name)
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        directory, path = self.journal.directory.resolve(), path.resolve()
+        inside = path.is_relative_to(directory)
+        kept = path.relative_to(directory) if inside else path
+        self.journal.append("file", path=str(kept), folder=folder)
+
+    def param(self, name: str, value: Any) -> None:
+        self.journal.append("param", name=name, value=storable(value))
+
+    def tag(self, name: str, value: str) -> None:
+        self.journal.append("tag", name=name, value=storable(value))
+
+    def checkpoint(self, step: int) -> None:
+        self.journal.append("checkpoint", step=step)
+        self.journal.flush()
+
+    def flush(self) -> None:
+        self.journal.flush()
+
+    def finish(self, status: str = "FINISHED") -> None:
+        if self._journal is not None:
+            self.journal.append("finish", status=status)
+        self.close()
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+        self._journal = None
+
+
+class DisabledTracker(JournalTracker):
+    """Keeps runs in their run directories only. ``task=sync run=`` can deliver one later."""
+
+    def __init__(self, config: DisabledConfig) -> None:
+        super().__init__(config)
+        self.store = Path(config.directory)
+
+    def extend(self, directory: Path, run_id: str) -> bool:
+        return False
+
+    def reuse(self, config_fingerprint: str) -> str | None:
+        found = ledger.finished(self.store, config_fingerprint)
+        return None if found is None else found.run_id
+
+    def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
+        return None
+
+    def children(self) -> Sequence[Run]:
+        return []
+
+    def deliver(self, directory: Path) -> int:
+        raise Refused("tracking=disabled has no store to deliver to: leave it out")
+
+
+class MLflowTracker(JournalTracker):
+    """A run in MLflow. Whatever the store does, the work goes on: the journal keeps everything,
+    and a thread delivers it.
+
+    Raises:
+        Refused: the folder of the store cannot be written; from ``log`` and ``run_id``: the store
+            works, and does not take the run, as where the experiment was deleted.
+    """
+
+    def __init__(self, config: MLflowConfig) -> None:
+        super().__init__(config)
+        self.config, self.store = config, Path(config.directory)
+        self._courier: Courier | None = None
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id if the store has answered, else one that the run gives itself."""
+        if self._run_id is None and self._courier is not None:
+            self._run_id = self._courier.run_id(self._key) or self._key
+            self.journal.append("id", run_id=self._run_id)
+        return self._run_id or ""
+
+    def _belonging(self) -> dict[str, str | None]:
+        return {"experiment": self.config.experiment, "parent": self.config.parent}
+
+    def _open(self, directory: Path, key: str, name: str) -> None:
+        super()._open(directory, key, name)
+        try:
+            ledger.owe(self.store, key, storable(name), directory, time.time())
+        except OSError as error:
+            self._give_up(self.journal)
+            raise Refused(
+                f"the tracking store in {self.store} cannot be written: "
+                f"{error.strerror or error}; set tracking.directory"
+            ) from error
+        self._run_id, self._courier = None, Courier(self.journal, self.config)
+
+    def _begin(self) -> None:
+        assert self._courier is not None
+        self._courier.start()
+
+    def extend(self, directory: Path, run_id: str) -> bool:
+        self._open(directory, uuid.uuid4().hex, f"addition to {run_id}")
+        self.journal.append("extend", key=self._key, run=run_id)
+        self._run_id = run_id
+        self._begin()
         return True
 
     def reuse(self, config_fingerprint: str) -> str | None:
-        client = self.client
-        with store_errors(self.directory):
-            experiment = experiment_id(client, self.directory, self.config.experiment)
-            found = finished(client, experiment, config_fingerprint)
-            if found is None:
-                return None
-            if self.config.parent:
-                reuse(client, self.config.parent, found)
-            return str(found.info.run_id)
+        known = ledger.finished(self.store, config_fingerprint)
+        if known is not None and known.directory in {e.directory for e in ledger.owed(self.store)}:
+            with suppress(Refused):  # it was killed before the store had all of it
+                self.deliver(Path(known.directory))
+        try:
+            client = connect(self.store)
+            with store_errors(self.store):
+                experiment = experiment_id(client, self.store, self.config.experiment)
+                found = finished(client, experiment, config_fingerprint)
+                if found is None:
+                    return None
+                parent = find_run(client, self.config.parent) if self.config.parent else None
+                if parent is not None:
+                    reuse(client, parent.info.run_id, found)
+                return str(found.info.run_id)
+        except Unavailable:
+            return None if known is None else known.run_id
 
-    def family(self, name: str, tags: Mapping[str, str]) -> Family | None:
-        return Family.start(self.config, name, tags)
+    def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
+        self.start(directory, name, {}, source_tags(git_commit()) | dict(tags))
+        return self.run_id
 
-    def log(self, figures: dict[str, float], step: int) -> None:
-        """Hold a point of each curve back until many can be written at once; NaN is left out."""
-        now = int(time.time() * 1000)
-        self._points += [
-            (name, value, now, step) for name, value in figures.items() if not math.isnan(value)
-        ]
-        if self._run is None or not self._run.done():
+    def children(self) -> Sequence[Run]:
+        run_id = self._courier.run_id(self._key) if self._courier is not None else None
+        if run_id is None:
+            raise Unavailable("the parent run is not in the tracking store yet")
+        client = connect(self.store)
+        with store_errors(self.store):
+            experiment = experiment_id(client, self.store, self.config.experiment)
+            family = Family(client, experiment, run_id)
+            family.end_children()
+            return family.children()
+
+    def deliver(self, directory: Path) -> int:
+        journal = Journal(directory)
+        try:
+            delivery = Delivery(journal, self.config)
+            lacked = delivery.left
+            delivery.deliver()
+        finally:
+            journal.close()
+        for entry in all_entries(directory):
+            if entry["kind"] in BEGIN:
+                ledger.settle(self.store, entry["key"])
+        return lacked
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        if self._courier is not None and self._courier.refused is not None:
+            raise self._courier.refused  # now, not at the end of a long training
+        super().log(figures, step)
+
+    def close(self) -> None:
+        courier, self._courier, self._journal = self._courier, None, None
+        if courier is None:
             return
-        self._run.result()  # a run that could not be created ends the work now, not much later
-        due = time.monotonic() - self._flushed > FLUSH_SECONDS
-        if due or len(self._points) >= FLUSH_POINTS:
-            self.flush()
-
-    def flush(self) -> None:
-        client, run_id = self.client, self.run_id
-        with store_errors(self.directory):
-            from mlflow.entities import Metric
-
-            while self._points:
-                batch = self._points[:FLUSH_POINTS]
-                client.log_batch(run_id, metrics=[Metric(*point) for point in batch])
-                del self._points[: len(batch)]
-        self._flushed = time.monotonic()
-
-    def log_text(self, text: str, name: str) -> None:
-        self._write("log_text", text, name)
-
-    def log_file(self, path: Path, folder: str | None = None) -> None:
-        self._write("log_artifact", str(path), folder)
-
-    def param(self, name: str, value: Any) -> None:
-        self._write("log_param", name, storable(value))
-
-    def tag(self, name: str, value: str) -> None:
-        self._write("set_tag", name, storable(value))
-
-    def finish(self, status: str = "FINISHED") -> None:
-        self.flush()
-        self._write("set_terminated", status)
-
-    def _write(self, method: str, *arguments: Any) -> None:
-        """Call a method of the client with the run and these arguments."""
-        client, run_id = self.client, self.run_id
-        with store_errors(self.directory):
-            getattr(client, method)(run_id, *arguments)
+        if courier.close(self.config.wait_seconds):
+            ledger.settle(self.store, self._key)
+        elif courier.refused is not None:
+            ledger.settle(self.store, self._key)
+            self._give_up(courier.journal)
+        self._run_id = self._run_id or courier.delivery.run_id(self._key) or self._key
 
 
-def storable(value: Any) -> str:
-    """A value as text that the store takes: not too long, and without half a character of what
-    could not be decoded, such as a file name of another encoding."""
-    return str(value).encode("utf-8", "replace").decode()[:LONGEST_PARAM]
+def storable(value: Any, longest: int | None = LONGEST_PARAM) -> str:
+    """A value as text that the store takes: without secrets, not too long, and without half a
+    character of what could not be decoded, such as a file name of another encoding."""
+    return redacted(str(value)).encode("utf-8", "replace").decode()[:longest]
 
 
-def log_inputs(client: MlflowClient, run_id: str, inputs: Sequence[DataInput]) -> None:
-    """Name the data sets that a run reads."""
-    if not inputs:
-        return
-    from mlflow.entities import DatasetInput, InputTag
-    from mlflow.exceptions import MlflowException
-
-    context = InputTag("mlflow.data.context", "training")
-    listed = [DatasetInput(_dataset(item), [context]) for item in inputs]
-    try:
-        client.log_inputs(run_id, listed)
-    except MlflowException:  # another process may have entered the same data set meanwhile
-        client.log_inputs(run_id, listed)
-
-
-def _dataset(item: DataInput) -> Any:
-    from mlflow.entities import Dataset
-
-    column = {"name": "text", "type": "string", "required": True}
-    sizes = {
-        "num_rows": sum(split["documents"] for split in item.splits.values()),
-        "num_elements": sum(split["tokens"] for split in item.splits.values()),
-    }
-    source = {"tags": {"data": item.name}} if item.path is None else {"uri": storable(item.path)}
-    return Dataset(
-        name=item.name,
-        digest=item.digest[:LONGEST_DIGEST],
-        source_type="code" if item.path is None else "local",
-        source=json.dumps(source),
-        schema=json.dumps({"mlflow_colspec": [column]}),
-        profile=json.dumps(sizes | {"splits": item.splits}),
-    )
+def _kept(path: str | None) -> str | None:
+    return None if path is None else storable(path)

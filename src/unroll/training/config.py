@@ -7,8 +7,10 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unroll.errors import register_hint, require
+from unroll.errors import register_hint, require, require_one_of
 from unroll.registry import register, register_schema
+
+EMBEDDING_ROWS = ("all", "touched")
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,20 @@ class TrainingConfig:
     carried to the next batch is detached."""
     accumulation: int
     """Batches whose gradients are averaged into one optimizer step."""
+    compile: bool
+    """Train through torch.compile, which takes minutes before the first step and needs a C++
+    compiler. For model.implementation=library, whose steps are kernels already, it is slower on a
+    processor."""
     validate_every: int | None
     """Optimizer steps between two validations; null: after every epoch."""
     patience: int | None
     """Stop after this many validations in a row without a better one; null: never."""
+    checkpoint_every: int | None
+    """Optimizer steps between two saved states, from which `resume` goes on; null: not by steps."""
+    checkpoint_minutes: float | None
+    """Minutes between two saved states; null: not by time. The last state is always saved."""
+    checkpoints_kept: int
+    """States that are kept: the newest ones."""
 
     def __post_init__(self) -> None:
         require(
@@ -86,10 +98,17 @@ class TrainingConfig:
             "training has no end: set one of training.epochs, training.max_steps, "
             "training.max_minutes",
         )
-        for key in ("epochs", "max_steps", "accumulation", "validate_every"):
+        for key in (
+            "epochs",
+            "max_steps",
+            "accumulation",
+            "validate_every",
+            "checkpoint_every",
+            "checkpoints_kept",
+        ):
             value = getattr(self, key)
             require(value is None or value >= 1, f"training.{key}={value}: must be at least 1")
-        for key in ("max_minutes", "clip_norm"):
+        for key in ("max_minutes", "clip_norm", "checkpoint_minutes"):
             value = getattr(self, key)
             require(
                 value is None or (value > 0 and math.isfinite(value)),
@@ -189,6 +208,16 @@ class OptimizerConfig:
             f"optimizer.weight_decay={self.weight_decay}: must be at least 0",
         )
 
+    @property
+    def row_sparse(self) -> bool:
+        """Whether a step leaves a row of the embedding without a gradient as it is."""
+        return self.needs_rows
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether a step depends on which rows have a gradient, even one of zeros."""
+        return False
+
 
 @dataclass(frozen=True)
 class AdaptiveConfig(OptimizerConfig):
@@ -206,6 +235,25 @@ class AdaptiveConfig(OptimizerConfig):
 @dataclass(frozen=True)
 class AdamConfig(AdaptiveConfig):
     """Adam (Kingma and Ba 2015)."""
+
+    embedding_rows: str
+    """all: every row of the embedding moves and ages in every step, which is Adam. touched: only
+    the rows of the tokens in the batch, as in torch.optim.SparseAdam: another optimizer for rare
+    words, and faster with a large vocabulary. It needs weights that are not tied."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("optimizer.embedding_rows", self.embedding_rows, EMBEDDING_ROWS)
+        require(
+            self.embedding_rows == "all" or self.weight_decay == 0,
+            f"optimizer.weight_decay={self.weight_decay}: optimizer.embedding_rows=touched has no "
+            "weight decay, as rows that are not in the batch stay where they are: set "
+            "optimizer.weight_decay=0, or optimizer.embedding_rows=all",
+        )
+
+    @property
+    def needs_rows(self) -> bool:
+        return self.embedding_rows == "touched"
 
 
 @register("optimizer", "adamw", builds="unroll.training.optimizers:adamw")
@@ -227,6 +275,10 @@ class SGDConfig(OptimizerConfig):
             0 <= self.momentum < 1,
             f"optimizer.momentum={self.momentum}: must be at least 0 and below 1",
         )
+
+    @property
+    def row_sparse(self) -> bool:
+        return self.momentum == self.weight_decay == 0
 
 
 def require_validation_split(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +58,9 @@ class Counting:
         outcome.best_step = outcome.steps
         self.callbacks.save("best", outcome.steps)
         return outcome
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Counting takes one pass and keeps no state: one that was cut off counts again."""
 
     def _train_loss(self) -> float:
         """Mean nats per token of the counted text; its first token has no context and is not

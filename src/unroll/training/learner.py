@@ -33,12 +33,22 @@ class Callbacks(Protocol):
     def save(self, name: str, step: int) -> None:
         """Write the model as checkpoint ``name``, which is "best" or "last"."""
 
+    def keep_state(self, state: Mapping[str, Any], step: int) -> None:
+        """Copy the state of the training and write it in the background, so that it can go on
+        from here."""
+
+    def state_kept(self) -> None:
+        """Wait until the last state is on disk."""
+
     def log(self, figures: dict[str, float], step: int) -> None:
         """Add a point to each of these curves."""
 
 
 class Learner(Protocol):
     """Trains a model, by gradient descent or by counting."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that was given to ``Callbacks.keep_state``."""
 
     def fit(self) -> Outcome:
         """Train until the end.
@@ -86,6 +96,13 @@ class Outcome:
         self.seconds += seconds
         self.step_seconds.append(seconds)
         self.step_tokens.append(tokens)
+
+    def add_wait(self, seconds: float, steps: int) -> None:
+        """Add the time that the host waited for the device to end the last ``steps`` steps: what
+        it spends on a step alone is only the time to queue it."""
+        self.seconds += seconds
+        for place in range(-steps, 0):
+            self.step_seconds[place] += seconds / steps
 
     def add_point(self, figures: Mapping[str, float]) -> None:
         """Add a point at the current step to each of these curves."""

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
 from unroll.config import Config
-from unroll.data.batching import IGNORE, Batch, Batching
+from unroll.data.batching import Batch, Batching
 from unroll.data.token_stream import TokenStream
-from unroll.errors import Diverged
+from unroll.errors import Diverged, Terminated
 from unroll.evaluation.perplexity import perplexity
 from unroll.models.language_model import LanguageModel
 from unroll.registry import build
+from unroll.training.compilation import compiled
 from unroll.training.config import OptimizerConfig, TrainingConfig
 from unroll.training.generators import generator_states, set_generator_states
-from unroll.training.interruption import interruptible
+from unroll.training.gradients import KeptGradient, clip_gradients, sparse_embedding
+from unroll.training.interruption import Interruption, interruptible
 from unroll.training.learner import Callbacks, Outcome
 from unroll.training.optimizers import Schedule
-from unroll.training.progress import Mean, Pending, Progress
+from unroll.training.progress import Mean, Pending, Progress, Step
 from unroll.training.truncation import Truncation
+
+READ_AFTER = 1000
+"""Steps after which their figures are read, even if no point of a curve is due."""
 
 
 class Trainer:
@@ -58,10 +63,16 @@ class Trainer:
         self.model, self.stream, self.batching, self.config = model, stream, batching, config
         self.seed, self.callbacks = seed, callbacks
         self.outcome, self.progress = Outcome(), Progress()
+        self.unread: list[Step] = []
         self.truncation: Truncation = build("training/truncation", config.truncation, seed)
         self.per_epoch = -(-batching.steps(stream) // config.accumulation)
         bounds = [config.max_steps or math.inf, (config.epochs or math.inf) * self.per_epoch]
         total = None if math.isinf(min(bounds)) else int(min(bounds))
+        self.reader: LanguageModel = compiled(model, total) if config.compile else model
+        embedding = sparse_embedding(model, optimizer_config)
+        self.embedding_gradient: AbstractContextManager[None] = nullcontext()
+        if embedding is not None and not optimizer_config.row_sparse:
+            self.embedding_gradient = KeptGradient(embedding)
         self.optimizer: Optimizer = build("optimizer", optimizer_config, list(model.parameters()))
         self.schedule: Schedule = build(
             "optimizer/schedule", optimizer_config.schedule, self.optimizer, total
@@ -82,20 +93,26 @@ class Trainer:
 
         Raises:
             Diverged: the loss or the gradient is NaN or infinite.
+            Terminated: SIGTERM ended it; its state is kept.
         """
-        outcome = self.outcome
+        outcome, self._kept_at = self.outcome, time.monotonic()
         self.model.train()
         with interruptible() as interrupted:
             self._validate_if_due()
             while not (self._ended() or interrupted.is_set()):
                 self._epoch(interrupted)
-            outcome.interrupted = interrupted.is_set()
-        self.callbacks.save("last", outcome.steps)
+        self._keep_state()  # before what a training that goes on would not do
+        if interrupted.terminated:
+            self.callbacks.state_kept()
+            raise Terminated
+        outcome.interrupted = interrupted.is_set()
+        self._save("last")
         if self.progress.validated_at != outcome.steps:
             self._validate()
         if outcome.best_valid is None:
+            self._save("best")
             outcome.best_step = outcome.steps
-            self.callbacks.save("best", outcome.steps)
+        self.callbacks.state_kept()
         return outcome
 
     def state_dict(self) -> dict[str, Any]:
@@ -104,7 +121,11 @@ class Trainer:
 
         Like PyTorch's own, it refers to the tensors in use: copy it to keep it while the training
         goes on.
+
+        Raises:
+            Diverged: the loss or the gradient is NaN or infinite.
         """
+        self._read()
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -117,13 +138,15 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``, which is copied."""
-        state = deepcopy(dict(state))
+        state, self.unread = deepcopy(dict(state)), []
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.truncation.load_state_dict(state["truncation"])
         set_generator_states(state["generators"], self.model.device)
         self.progress = Progress.from_state_dict(state["progress"])
+        if self.progress.state is not None:
+            self.progress.state = self.model.moved(self.progress.state)
         self.outcome = Outcome.from_state_dict(state["outcome"])
 
     def _ended(self) -> bool:
@@ -136,23 +159,19 @@ class Trainer:
             or (config.patience is not None and progress.waited >= config.patience)
         )
 
-    def _epoch(self, interrupted: threading.Event) -> None:
+    def _epoch(self, interrupted: Interruption) -> None:
         """The rest of the current epoch, or the part of it before the training ends."""
         progress, outcome = self.progress, self.outcome
         with self._bar() as bar:
             for group in self._groups():
                 self._step(group)
-                bar.update()
-                if not bar.disable:
-                    bar.set_postfix(
-                        loss=f"{outcome.train_loss:.3f}",
-                        ppl=f"{perplexity(outcome.train_loss):.1f}",
-                        tok_s=f"{outcome.tokens_per_second:,.0f}",
-                        refresh=False,
-                    )
+                self._show(bar)
                 self._validate_if_due()
+                if progress.steps < self.per_epoch:  # else it is kept at the end of the epoch
+                    self._keep_state_if_due()
                 if self._ended() or interrupted.is_set():
                     return
+        self._read()
         progress.epoch, progress.steps, progress.state = progress.epoch + 1, 0, None
         progress.epoch_loss = Mean()
         outcome.epochs = float(progress.epoch)
@@ -160,6 +179,7 @@ class Trainer:
         loss = outcome.train_loss
         self._log({"train/epoch_loss": loss, "train/epoch_perplexity": perplexity(loss)})
         self._validate_if_due()
+        self._keep_state_if_due()
 
     def _groups(self) -> Iterator[list[Batch]]:
         """The batches of each optimizer step that is left in the epoch."""
@@ -172,51 +192,103 @@ class Trainer:
         """One optimizer step over the batches of ``group``."""
         progress, outcome = self.progress, self.outcome
         start = time.perf_counter()
-        loss = self._accumulate(group)
-        grad_norm, learning_rate = self._update(loss)
-        outcome.add_step(time.perf_counter() - start, loss.count)
+        step = self._descend(group)
+        outcome.add_step(time.perf_counter() - start, sum(step.counts))
+        self.unread.append(step)
         progress.steps += 1
-        progress.epoch_loss.add(loss.value, loss.count)
-        progress.pending.add(loss, grad_norm, learning_rate)
         outcome.epochs = progress.epoch + min(1.0, progress.steps / self.per_epoch)
-        outcome.train_loss = progress.epoch_loss.value
         if outcome.steps == 1 or outcome.steps % self.callbacks.log_every == 0:
             self._log_point()
+        elif len(self.unread) == READ_AFTER:
+            self._read()
 
-    def _accumulate(self, group: list[Batch]) -> Mean:
-        """Gradients averaged over the batches of ``group``; their mean loss."""
-        model, progress, mean = self.model, self.progress, Mean()
+    def _descend(self, group: list[Batch]) -> Step:
+        """Average the gradients over the batches of ``group``, clip them, move the weights. On an
+        accelerator all of it is only queued."""
+        losses, counts = self._backward(group)
+        norm = clip_gradients(self.model.parameters(), self.config.clip_norm)
+        learning_rate = float(self.optimizer.param_groups[0]["lr"])
+        with self.embedding_gradient:
+            self.optimizer.step()
+        self.schedule.after_step()
+        return Step(losses, counts, norm, learning_rate)
+
+    def _backward(self, group: list[Batch]) -> tuple[list[Tensor], list[int]]:
+        """The loss and the number of targets of each batch of ``group``; their mean gradient."""
+        model, progress = self.model, self.progress
+        losses, counts = [], []
         self.optimizer.zero_grad(set_to_none=True)
         for batch in group:
             batch = batch.to(model.device)
             state = progress.state if batch.carry else model.initial_state(len(batch.inputs))
-            hidden, state = self.truncation.unroll(model, batch.inputs, state)
-            scored = batch.targets != IGNORE
-            loss: Tensor = model.softmax.loss(hidden[scored], batch.targets[scored])
+            hidden, state = self.truncation.unroll(self.reader, batch.inputs, state)
+            hidden, targets = batch.scored(hidden)
+            loss: Tensor = model.softmax.loss(hidden, targets)
             (loss / len(group)).backward()  # type: ignore[no-untyped-call]
-            mean.add(loss.item(), int(scored.sum()))
+            losses.append(loss.detach())
+            counts.append(len(targets))
             progress.state = model.detach(state)
-        return mean
+        return losses, counts
 
-    def _update(self, loss: Mean) -> tuple[float, float]:
-        """Clip, step; the gradient's norm before clipping and the learning rate of the step."""
-        bound = math.inf if self.config.clip_norm is None else self.config.clip_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), bound))
-        learning_rate = float(self.optimizer.param_groups[0]["lr"])
-        for name, value in (("loss", loss.value), ("gradient norm", norm)):
-            if not math.isfinite(value):
-                raise Diverged(
-                    f"the {name} is {'NaN' if math.isnan(value) else 'infinite'} at step "
-                    f"{self.outcome.steps + 1} (learning rate {learning_rate:g}, "
-                    f"training.clip_norm={'null' if math.isinf(bound) else bound}): lower "
-                    "optimizer.learning_rate or set a smaller training.clip_norm"
-                )
-        self.optimizer.step()
-        self.schedule.after_step()
-        return norm, learning_rate
+    def _read(self) -> None:
+        """Wait for the steps since the last reading, and add up their figures.
+
+        Raises:
+            Diverged: with the first step at which the loss or the gradient's norm is not finite.
+        """
+        steps, outcome, progress = self.unread, self.outcome, self.progress
+        if not steps:
+            return
+        start = time.perf_counter()
+        queued = [figure for step in steps for figure in (*step.losses, step.grad_norm)]
+        figures = iter(torch.stack(queued).tolist())
+        outcome.add_wait(time.perf_counter() - start, len(steps))
+        for number, step in enumerate(steps, outcome.steps - len(steps) + 1):
+            loss = Mean()
+            for count in step.counts:
+                loss.add(next(figures), count)
+            grad_norm = next(figures)
+            self._require_finite("loss", loss.value, number, step.learning_rate)
+            self._require_finite("gradient norm", grad_norm, number, step.learning_rate)
+            progress.epoch_loss.add(loss.value, loss.count)
+            progress.pending.add(loss, grad_norm, step.learning_rate)
+        outcome.train_loss = progress.epoch_loss.value
+        self.unread = []
+
+    def _require_finite(self, name: str, value: float, step: int, learning_rate: float) -> None:
+        if not math.isfinite(value):
+            bound = self.config.clip_norm
+            raise Diverged(
+                f"the {name} is {'NaN' if math.isnan(value) else 'infinite'} at step {step} "
+                f"(learning rate {learning_rate:g}, training.clip_norm="
+                f"{'null' if bound is None else bound}): lower optimizer.learning_rate or set a "
+                "smaller training.clip_norm"
+            )
+
+    def _save(self, name: str) -> None:
+        """Save the model as checkpoint ``name``, unless a weight is NaN or infinite."""
+        self._read()
+        largest = float(nn.utils.get_total_norm(list(self.model.parameters()), math.inf))
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        self._require_finite("largest weight", largest, self.outcome.steps, rate)
+        self.callbacks.save(name, self.outcome.steps)
+
+    def _keep_state_if_due(self) -> None:
+        """Keep the state after ``checkpoint_every`` steps or ``checkpoint_minutes``."""
+        every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
+        waited = time.monotonic() - self._kept_at
+        if (every is not None and self.outcome.steps % every == 0) or (
+            minutes is not None and waited >= 60 * minutes
+        ):
+            self._keep_state()
+
+    def _keep_state(self) -> None:
+        self.callbacks.keep_state(self.state_dict(), self.outcome.steps)
+        self._kept_at = time.monotonic()
 
     def _log_point(self) -> None:
         """Log the training curves over the steps since the last point."""
+        self._read()
         figures = self.progress.pending.figures()
         self.progress.pending = Pending()
         self._log(figures | {"tokens_per_second": self.outcome.tokens_per_second})
@@ -233,13 +305,18 @@ class Trainer:
             self._validate()
 
     def _validate(self) -> None:
-        """Validate; save the model if it is the best so far."""
+        """Validate; save the model if it is the best so far.
+
+        The model is saved before anything says that it is the best: a state that is asked for
+        while it is saved validates once more.
+        """
+        self._read()
         progress, outcome = self.progress, self.outcome
         if progress.pending.loss.count:
             self._log_point()
         found = self.callbacks.validate()
-        progress.validated_at = outcome.steps
         if found is None:
+            progress.validated_at = outcome.steps
             return
         loss = found.nats_per_token
         if math.isnan(loss):
@@ -247,10 +324,13 @@ class Trainer:
                 f"the validation loss is NaN at step {outcome.steps}: lower "
                 "optimizer.learning_rate or set a smaller training.clip_norm"
             )
-        progress.waited += 1
-        self.schedule.after_validation(loss)
         if outcome.best_valid is None or loss < outcome.best_valid.nats_per_token:
+            self._save("best")
             outcome.best_valid, outcome.best_step, progress.waited = found, outcome.steps, 0
+        else:
+            progress.waited += 1
+        progress.validated_at = outcome.steps
+        self.schedule.after_validation(loss)
         self._log(
             {
                 "valid/loss": loss,
@@ -258,8 +338,18 @@ class Trainer:
                 "valid/accuracy": found.accuracy,
             }
         )
-        if progress.waited == 0:
-            self.callbacks.save("best", outcome.steps)
+
+    def _show(self, bar: Any) -> None:
+        """Move the progress bar on; its figures are those that were read last."""
+        bar.update()
+        if not bar.disable:
+            loss = self.outcome.train_loss
+            bar.set_postfix(
+                loss=f"{loss:.3f}",
+                ppl=f"{perplexity(loss):.1f}",
+                tok_s=f"{self.outcome.tokens_per_second:,.0f}",
+                refresh=False,
+            )
 
     def _bar(self) -> Any:
         """A progress bar of the epoch, on a terminal only."""

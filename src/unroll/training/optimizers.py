@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from unroll.errors import require
 from unroll.training.config import (
+    AdamConfig,
     AdaptiveConfig,
     ConstantConfig,
     CosineConfig,
@@ -18,23 +21,44 @@ from unroll.training.config import (
     SGDConfig,
     StepConfig,
 )
+from unroll.training.gradients import entry_of_each
+
+Made = TypeVar("Made", bound=Optimizer)
+
+SPEAK_TO_COMPILER = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
+"""Methods of PyTorch's optimizers that tell its compiler to leave them alone."""
 
 
-def adam(config: AdaptiveConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return Adam(parameters, **_adaptive(config))
+def eager(kind: type[Made]) -> type[Made]:
+    """An optimizer class whose methods do not import PyTorch's compiler.
+
+    The compiler only learns that it should not compile them, and importing it takes as long as
+    importing the rest of PyTorch.
+    """
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in SPEAK_TO_COMPILER}
+    plain["step"] = torch.no_grad()(plain["step"])
+    return cast("type[Made]", type(kind.__name__, (kind,), plain))
+
+
+EagerAdam, EagerAdamW, EagerSGD = eager(Adam), eager(AdamW), eager(SGD)
+
+
+def adam(config: AdamConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    kind = TouchedAdam if config.row_sparse else EagerAdam
+    return kind(parameters, **_adaptive(config))
 
 
 def adamw(config: AdaptiveConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return AdamW(parameters, **_adaptive(config))
+    return EagerAdamW(parameters, **_adaptive(config))
 
 
 def sgd(config: SGDConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return SGD(
+    return EagerSGD(
         parameters,
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        fused=True,
+        fused=not config.row_sparse,  # fused kernels take no sparse gradient
     )
 
 
@@ -45,6 +69,46 @@ def _adaptive(config: AdaptiveConfig) -> dict[str, Any]:
         "weight_decay": config.weight_decay,
         "fused": True,  # one kernel for all parameters, instead of several for each
     }
+
+
+class TouchedAdam(EagerAdam):  # type: ignore[misc, valid-type]
+    """Adam that moves only the rows of a sparse gradient: the averages of the other rows do not
+    age, and they stay where they are. It takes the steps of ``torch.optim.SparseAdam`` for a sparse
+    gradient and Adam's for a dense one. SparseAdam waits for the device, and takes no others."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.is_sparse:
+                    self._step_rows(parameter, group)
+                    parameter.grad = None
+        return super().step(closure)
+
+    def _step_rows(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        """Algorithm 1 of Kingma and Ba for the rows of a merged gradient. An id that occurs twice
+        writes the same numbers twice."""
+        assert parameter.grad is not None
+        ids, sums = parameter.grad._indices()[0], parameter.grad._values()
+        gradient = sums[entry_of_each(ids, len(parameter))]
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        mean = state["exp_avg"][ids].lerp_(gradient, 1 - beta1)
+        square = state["exp_avg_sq"][ids].lerp_(gradient.square(), 1 - beta2)
+        state["exp_avg"][ids], state["exp_avg_sq"][ids] = mean, square
+        share1, share2 = (_one_minus_power(beta, state["step"]) for beta in (beta1, beta2))
+        rate = group["lr"] * share2.sqrt() / share1
+        parameter[ids] -= rate * mean / (square.sqrt() + group["eps"])
+
+
+def _one_minus_power(beta: float, step: Tensor) -> Tensor:
+    """1 - beta^step, to the last digits of float32."""
+    return -torch.expm1(step * math.log(max(beta, 1e-300)))
 
 
 class Schedule(Protocol):
@@ -128,6 +192,7 @@ class Cosine(Constant):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.steps = state["steps"]
+        self._set_rates()  # the end may be later than it was
 
 
 class Step(Constant):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from unroll.evaluation.perplexity import perplexity
 from unroll.models.recurrent import State
 
@@ -26,6 +28,19 @@ class Mean:
     def value(self) -> float:
         """NaN before the first loss."""
         return self.total / self.count if self.count else math.nan
+
+
+@dataclass(frozen=True)
+class Step:
+    """An optimizer step as it is queued on the device: to read a number of it is to wait for it."""
+
+    losses: list[Tensor]
+    """Mean loss of each of its batches, ``()``."""
+    counts: list[int]
+    """Targets of each of its batches."""
+    grad_norm: Tensor
+    """Before clipping, ``()``."""
+    learning_rate: float
 
 
 @dataclass

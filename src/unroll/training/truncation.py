@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unroll.data.batching import moved
 from unroll.models.language_model import LanguageModel
 from unroll.models.recurrent import State
 from unroll.training.config import FixedConfig, FullConfig, RandomConfig
@@ -86,7 +87,7 @@ class Random:
         hidden, state = model(first, state)
         pieces = [hidden]
         for piece in others:
-            factors = self.draw(len(inputs)).to(hidden)
+            factors = moved(self.draw(len(inputs)).to(hidden.dtype), hidden.device)
             hidden, state = model(piece, model.scale_gradient(state, factors))
             pieces.append(hidden)
         return torch.cat(pieces, dim=1), state

@@ -9,21 +9,32 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 """Version of the checkpoints that are written. Version 1 (Unroll 0.1.0) had no number."""
 
 Values = dict[str, Any]
 
-RENAMED: dict[str, dict[str, str]] = {"model": {"mass": "pseudocount"}}
+RENAMED: dict[str, dict[str, str]] = {
+    "evaluation": {"batch_size": "rows"},
+    "model": {"mass": "pseudocount"},
+}
 """Since version 1: keys by group, the old name and the new one."""
 
 RECURRENT: Values = {"bias": "double", "softmax": {"name": "full"}, "spectral_radius": None}
 TRACKING: Values = {"run_name": None, "study": None, "label": None}
+TRAINING: Values = {
+    "compile": False,
+    "checkpoint_every": None,
+    "checkpoint_minutes": None,
+    "checkpoints_kept": 2,
+}
 ADDED: dict[str, dict[str, Values]] = {
-    "": {"default": {"precision": "float32"}},
+    "": {"default": {"precision": "float32", "resume": None}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
+    "optimizer": {"adam": {"embedding_rows": "all"}},
+    "training": {"default": TRAINING},
     "sampling": {"default": {"allow_special": True}},
-    "tracking": {"mlflow": TRACKING, "disabled": TRACKING},
+    "tracking": {"mlflow": TRACKING | {"wait_seconds": 10.0}, "disabled": TRACKING},
 }
 """Since version 1: keys by group and by the group's option, with the value of the old behaviour;
 the group '' is the config itself."""
@@ -36,9 +47,9 @@ def upgrade(config: Values, version: int) -> Values:
         KeyError, TypeError, AttributeError: it is not a config.
     """
     config = deepcopy(config)
-    if version == 1:
+    if version < FORMAT:  # what a version has already is left as it is
         for group, renamed in RENAMED.items():
-            values = config[group]
+            values = config.get(group, {})
             for old, new in renamed.items():
                 if old in values:
                     values[new] = values.pop(old)

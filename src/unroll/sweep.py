@@ -1,0 +1,96 @@
+"""What became of the jobs of a multirun: a note for each, the wait for those that another process
+runs, the table at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from unroll.errors import FAILED, explain, first_line
+from unroll.tracking.ledger import write_atomically
+
+NOTES = "jobs"
+"""Folder of the notes, in the directory of a multirun."""
+OUTCOMES = ("run", "resumed", "finished before", "elsewhere", "failed")
+POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Note:
+    """What became of one job."""
+
+    number: int
+    overrides: list[str]
+    outcome: str
+    """One of ``OUTCOMES``; elsewhere: another process runs it."""
+    reason: str = ""
+    """Why it failed."""
+    code: int = 0
+    """Its exit code."""
+
+    def write(self, sweep: Path) -> None:
+        text = json.dumps(asdict(self), ensure_ascii=False)
+        write_atomically(sweep / NOTES / f"{self.number}.json", text)
+
+
+def carry_out(
+    number: int, overrides: list[str], work: Callable[[], Mapping[str, Any]]
+) -> tuple[Note, Mapping[str, Any] | None]:
+    """Do the work of a job; its note, and its result if it has one. An interruption is passed on,
+    any other error is noted, so that the other jobs go on."""
+    try:
+        result = work()
+    except Exception as error:
+        line, code = explain(error)
+        if line is None:
+            line, code = f"{type(error).__name__}: {first_line(error)}", FAILED
+        return Note(number, overrides, "failed", line, code), None
+    if result.get("elsewhere"):
+        return Note(number, overrides, "elsewhere"), result
+    if result.get("reused"):
+        return Note(number, overrides, "finished before"), result
+    return Note(number, overrides, "run" if result.get("resumed_at") is None else "resumed"), result
+
+
+def notes(sweep: Path) -> list[Note]:
+    """The notes of a multirun's jobs, in their order."""
+    found = [
+        Note(**json.loads(path.read_text(encoding="utf-8")))
+        for path in (sweep / NOTES).glob("[!.]*.json")
+    ]
+    return sorted(found, key=lambda note: note.number)
+
+
+def wait(sweep: Path, again: Callable[[Note], Mapping[str, Any]]) -> None:
+    """Ask ``again`` for each job that another process runs, until that process has finished it or
+    left it."""
+    while waiting := [note for note in notes(sweep) if note.outcome == "elsewhere"]:
+        for note in waiting:
+            carry_out(note.number, note.overrides, partial(again, note))[0].write(sweep)
+        if any(note.outcome == "elsewhere" for note in notes(sweep)):
+            time.sleep(POLL_SECONDS)
+
+
+def summary(found: list[Note]) -> str:
+    """How many jobs came to which end, and a line for each that failed."""
+    counts = Counter(note.outcome for note in found)
+    told = ", ".join(f"{counts[each]} {each}" for each in OUTCOMES if counts[each])
+    lines = [f"{len(found)} jobs: {told}"]
+    lines += [
+        f"job {note.number} ({' '.join(note.overrides)}): {note.reason}"
+        for note in found
+        if note.outcome == "failed"
+    ]
+    return "\n".join(lines)
+
+
+def exit_code(found: list[Note]) -> int:
+    """0 if no job failed; 2 if each that failed was refused; else 1."""
+    codes = {note.code for note in found if note.outcome == "failed"}
+    return 0 if not codes else min(codes)

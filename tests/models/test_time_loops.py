@@ -1,0 +1,153 @@
+"""The loops over time equal PyTorch's modules: outputs, states and every gradient."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from unroll.models import time_loops
+from unroll.models.time_loops import GRULayers, LSTMLayers, LSTMLoop, RNNLayers
+
+MODULES = {"rnn": (RNNLayers, nn.RNN), "gru": (GRULayers, nn.GRU), "lstm": (LSTMLayers, nn.LSTM)}
+SIZES = st.integers(1, 7)
+
+
+def results(module, inputs, state, asked):
+    """Outputs, last state, and the gradients of what is ``asked``, of inputs, first state and
+    weights."""
+    given_ = [part.clone().requires_grad_() for part in (inputs, *state)]
+    first = tuple(given_[1:]) if isinstance(module, nn.LSTM) else given_[1]
+    hidden, last = module(given_[0], first)
+    lasts = last if isinstance(last, tuple) else (last,)
+    loss = 0
+    for number, part in enumerate((hidden, *lasts)):
+        if number in asked:
+            loss = loss + (part * torch.linspace(-1, 2, part.numel()).view(part.shape)).sum()
+    loss.backward()
+    weights = [parameter.grad for _, parameter in sorted(module.named_parameters())]
+    found = [hidden, *lasts, *(part.grad for part in given_), *weights]
+    return [part if part is None else part.detach() for part in found]
+
+
+@pytest.mark.parametrize("name", MODULES)
+@given(
+    data=st.data(),
+    batch=SIZES,
+    time=st.integers(1, 11),
+    inputs=SIZES,
+    units=SIZES,
+    layers=st.integers(1, 3),
+    bidirectional=st.booleans(),
+    double=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_layers_equal_pytorchs(
+    name, data, batch, time, inputs, units, layers, bidirectional, double
+):
+    torch.manual_seed(data.draw(st.integers(0, 99)))
+    asked = data.draw(st.sets(st.integers(0, 2 if name == "lstm" else 1), min_size=1))
+    options = {"num_layers": layers, "bidirectional": bidirectional, "batch_first": True}
+    if name == "rnn":
+        options["nonlinearity"] = data.draw(st.sampled_from(["tanh", "relu"]))
+    ours, theirs = (kind(inputs, units, **options) for kind in MODULES[name])
+    theirs.load_state_dict(ours.state_dict())
+    dtype = torch.float64 if double else torch.float32  # float64: the loop of the LSTM
+    ours.to(dtype), theirs.to(dtype)
+    values = torch.randn(batch, time, inputs, dtype=dtype)
+    count = layers * (2 if bidirectional else 1)
+    state = [torch.randn(count, batch, units, dtype=dtype) for _ in range(1 + (name == "lstm"))]
+    tolerance = {"rtol": 0, "atol": 1e-10} if double else {"rtol": 1e-4, "atol": 1e-4}
+    for one, other in zip(*(results(m, values, state, asked) for m in (ours, theirs)), strict=True):
+        if one is not None and other is not None:
+            torch.testing.assert_close(one, other, **tolerance)
+        else:  # what the loss does not depend on has no gradient, or zeros
+            assert not any(part is not None and part.any() for part in (one, other))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_without_a_graph_the_numbers_are_the_same_and_nothing_can_be_derived(name):
+    torch.manual_seed(0)
+    module = MODULES[name][0](3, 4, num_layers=2, batch_first=True).double()
+    values = torch.randn(2, 9, 3, dtype=torch.float64)
+    zeros = torch.zeros(2, 2, 4, dtype=torch.float64)
+    first = (zeros, zeros) if name == "lstm" else zeros
+    hidden, _ = module(values, first)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            found, _ = module(values, first)
+        assert torch.equal(found, hidden)
+        assert not found.requires_grad
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", [*MODULES, "relu"])
+def test_a_step_without_a_graph_equals_one_with_a_graph(name, precision, bidirectional):
+    torch.manual_seed(0)
+    options = {"num_layers": 2, "bidirectional": bidirectional, "batch_first": True}
+    options |= {"nonlinearity": "relu"} if name == "relu" else {}
+    module = MODULES["rnn" if name == "relu" else name][0](3, 4, **options)
+    values = torch.randn(5, 1, 3)
+    one, other = torch.randn(2, 4 if bidirectional else 2, 5, 4)
+    first = (one, other) if name == "lstm" else one
+    hidden, last = module(values, first)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, precision != torch.float32):
+        found, end = module(values, first)
+    torch.testing.assert_close((found, end), (hidden, last))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_frozen_weights_and_inputs_leave_the_other_gradients_as_they_are(name):
+    torch.manual_seed(0)
+    module = MODULES[name][0](3, 4, batch_first=True).double()
+    values = torch.randn(2, 9, 3, dtype=torch.float64)
+    zeros = torch.zeros(1, 2, 4, dtype=torch.float64)
+    first = (zeros, zeros) if name == "lstm" else zeros
+
+    def gradients():
+        module.zero_grad()
+        module(values, first)[0].square().sum().backward()
+        return [parameter.grad for parameter in module.parameters()]
+
+    whole = gradients()
+    module.weight_ih_l0.requires_grad_(False)
+    module.bias_hh_l0.requires_grad_(False)
+    part = gradients()
+    assert part[0] is part[3] is None
+    assert torch.equal(part[1], whole[1])
+    assert torch.equal(part[2], whole[2])
+
+
+@pytest.mark.parametrize(
+    ("time", "precision", "loops"),
+    [(5, None, 0), (1, None, 1), (5, torch.bfloat16, 1)],
+)
+def test_an_lstm_loops_for_single_steps_and_in_bfloat16_only(monkeypatch, time, precision, loops):
+    seen = []
+    apply = LSTMLoop.apply
+    monkeypatch.setattr(LSTMLoop, "apply", lambda *given_: seen.append(1) or apply(*given_))
+    module, zeros = LSTMLayers(3, 4, batch_first=True), torch.zeros(1, 2, 4)
+    with torch.autocast("cpu", precision) if precision else nullcontext():
+        module(torch.zeros(2, time, 3), (zeros, zeros))
+    assert len(seen) == loops
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_dropout_acts_on_the_outputs_of_all_layers_but_the_last(monkeypatch, name):
+    seen = []
+
+    def note(values, share, training):
+        seen.append((tuple(values.shape), share, training))
+        return values
+
+    monkeypatch.setattr(time_loops, "dropout", note)
+    module = MODULES[name][0](3, 4, num_layers=3, dropout=0.25, batch_first=True)
+    zeros = torch.zeros(3, 2, 4)
+    module(torch.zeros(2, 5, 3), (zeros, zeros) if name == "lstm" else zeros)
+    module.eval()(torch.zeros(2, 5, 3), (zeros, zeros) if name == "lstm" else zeros)
+    assert seen == 2 * [((5, 2, 4), 0.25, True)] + 2 * [((5, 2, 4), 0.25, False)]
