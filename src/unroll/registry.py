@@ -9,6 +9,7 @@ when it is built, so composing a config imports neither torch nor datasets nor m
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -134,6 +135,8 @@ def restore_key(config: type, path: str, value: Any) -> Any:
         return restore(path, value)
     require(not isinstance(value, dict), f"{place}={value}: expected a value, but got keys")
     for number in value if isinstance(value, list) else [value]:
-        fits = not isinstance(number, int | float) or abs(number) < 2**63
-        require(fits, f"{place}={value}: must be finite and below 2^63")
+        finite = not isinstance(number, float) or math.isfinite(number)
+        require(finite, f"{place}={value}: must be finite")
+        fits = not isinstance(number, int) or abs(number) < 2**63
+        require(fits, f"{place}={value}: an integer must be below 2^63")
     return value

@@ -164,7 +164,7 @@ def test_encoding_in_blocks_equals_encoding_one_document_after_another(composed,
             assert (stream.tokens.tolist(), stream.offsets.tolist()) == (ids, ends)
             assert stream.characters == characters
         files = {path.name for path in (Path(cache) / "streams" / found.fingerprint).iterdir()}
-        assert files == {"vocabulary.json", "tokenizer.json", "meta.json"} | {
+        assert files == {"vocabulary.json", "tokenizer.json", "meta.json", "digests.json"} | {
             f"{split}.{part}" for split in tables for part in ("tokens", "offsets")
         }
 
