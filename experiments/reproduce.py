@@ -35,6 +35,7 @@ from experiments import (
     zipf,
 )
 from experiments.bench import section
+from experiments.chaos import section as chaos
 from experiments.running import Failure, Session, failed_sections, sections
 from experiments.study import Study
 from unroll import __version__
@@ -69,6 +70,7 @@ STUDIES: dict[str, Study] = {
         zipf.TIME_MACHINE_STUDY,
         zipf.AG_NEWS_STUDY,
         section.STUDY,
+        chaos.STUDY,
     )
 }
 
