@@ -80,7 +80,7 @@ def main() -> None:
     try:
         sys.exit(reproduce(sys.argv[1:], os.environ.get("STUDIES", "").split()))
     except KeyboardInterrupt:
-        print("reproduce: interrupted; finished runs are kept and will be reused", file=sys.stderr)
+        print("reproduce: interrupted; finished runs will be reused, others go on", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         line, code = explain(error)
