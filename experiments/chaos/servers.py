@@ -23,7 +23,7 @@ from unroll.errors import require
 from unroll.tracking import journal
 
 WORDS = (
-    f"{SMALL} model=lstm model.hidden_size=64 training.epochs=null training.max_steps=3000 "
+    f"{SMALL} model=lstm model.hidden_size=64 training.epochs=null training.max_steps=1500 "
     "training.validate_every=500 training.checkpoint_every=500 tracking.every=20"
 )
 GONE_SECONDS = 20.0
