@@ -7,7 +7,7 @@ OVERRIDES ?=
 STUDIES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample evaluate sweep reproduce bench ui test lint audit format clean
+.PHONY: help setup train sample evaluate sweep reproduce bench chaos ui test lint audit format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ reproduce: setup ## run the studies and write report/index.html: make reproduce 
 
 bench: setup ## time ours against other ways: make bench ROWS="lab scoring" PEER=FOLDER PENN_TREEBANK=FOLDER
 	$(BIN)/python -m experiments.bench $(OVERRIDES)
+
+chaos: setup ## kill trainings and sweeps, stop servers, compare the ends: make chaos KILLS=20 SCENARIOS="runs sweeps server"
+	$(BIN)/python -m experiments.chaos
 
 ui: setup ## start the MLflow UI for mlruns/ on http://127.0.0.1:5000
 	@echo "runs: http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning"

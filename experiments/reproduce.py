@@ -35,6 +35,7 @@ from experiments import (
     zipf,
 )
 from experiments.bench import section
+from experiments.chaos import section as chaos
 from experiments.running import Failure, Session, failed_sections, sections
 from experiments.study import Study
 from unroll import __version__
@@ -69,6 +70,7 @@ STUDIES: dict[str, Study] = {
         zipf.TIME_MACHINE_STUDY,
         zipf.AG_NEWS_STUDY,
         section.STUDY,
+        chaos.STUDY,
     )
 }
 
@@ -78,7 +80,7 @@ def main() -> None:
     try:
         sys.exit(reproduce(sys.argv[1:], os.environ.get("STUDIES", "").split()))
     except KeyboardInterrupt:
-        print("reproduce: interrupted; finished runs are kept and will be reused", file=sys.stderr)
+        print("reproduce: interrupted; finished runs will be reused, others go on", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         line, code = explain(error)

@@ -1,4 +1,5 @@
-"""How studies run: finished runs are reused, equal jobs run once, timed jobs run alone."""
+"""How studies run: finished runs are reused, those that were cut off go on, equal jobs run once,
+also where two processes ask for them, and timed jobs run alone."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from joblib import Parallel, delayed
 
 import unroll
 from experiments.study import Job, Results, Study, places
+from unroll import sweep
 from unroll.app import compose, dispatch
 from unroll.config import Config, fingerprint, flat, restored
 from unroll.errors import FAILED, explain, first_line, require
@@ -176,29 +179,51 @@ class Session:
 
     def _make(self, todo: Sequence[Planned]) -> None:
         """Run jobs: those side by side first, then one at a time those that measure time."""
-        done, began = 0, time.monotonic()
-        for alone in (False, True):
-            group = [item for item in todo if item.job.alone == alone]
-            workers = 1 if alone else self.parallel
-            ended = Parallel(n_jobs=workers, return_as="generator")(
-                delayed(_run)(item, index, self._family(item).run_id)
-                for index, item in enumerate(group)
+        outcomes: list[str] = []
+        began = time.monotonic()
+        beside = [item for item in todo if not item.job.alone]
+        while beside:  # those that another process runs are asked for again after the others
+            beside = self._make_group(beside, self.parallel, outcomes, len(todo), began)
+            if beside:
+                time.sleep(sweep.POLL_SECONDS)
+        self._make_group([x for x in todo if x.job.alone], 1, outcomes, len(todo), began)
+        if todo:
+            print(f"{len(todo)} jobs: {sweep.counted(outcomes)}", flush=True)
+
+    def _make_group(
+        self,
+        group: Sequence[Planned],
+        workers: int,
+        outcomes: list[str],
+        total: int,
+        began: float,
+    ) -> list[Planned]:
+        """Run jobs, ``workers`` at a time, and note how each ended; those that another process
+        runs."""
+        ended = Parallel(n_jobs=workers, return_as="generator")(
+            delayed(_run)(item, index, self._family(item).run_id, not self.rerun)
+            for index, item in enumerate(group)
+        )
+        elsewhere = []
+        for item, (outcome, run_id, failure) in zip(group, ended, strict=True):
+            if outcome == "elsewhere":
+                elsewhere.append(item)
+                continue
+            outcomes.append(outcome)
+            done, now = len(outcomes), time.monotonic()
+            left = (now - began) / done * (total - done)  # as if jobs were equally long
+            print(
+                f"  {done}/{total} {item.study.name}: {item.job.label} "
+                f"({now - self._started:.0f} s, about {left:.0f} s left)",
+                flush=True,
             )
-            for item, (run_id, failure) in zip(group, ended, strict=True):
-                done += 1
-                now = time.monotonic()
-                left = (now - began) / done * (len(todo) - done)  # as if jobs were equally long
-                print(
-                    f"  {done}/{len(todo)} {item.study.name}: {item.job.label} "
-                    f"({now - self._started:.0f} s, about {left:.0f} s left)",
-                    flush=True,
-                )
-                if failure is not None:
-                    self._errors[item.key] = failure
-                else:
-                    client = self._family(item).client
-                    client.set_tag(run_id, KEY, item.key)
-                    self._records[item.key] = Record(client, client.get_run(run_id))
+            if failure is not None:
+                self._errors[item.key] = failure
+            else:
+                client = self._family(item).client
+                client.set_tag(run_id, KEY, item.key)
+                self._records[item.key] = Record(client, client.get_run(run_id))
+        return elsewhere
 
     def _family(self, item: Planned) -> Family:
         """The parent run of a study in the store, opened when the first job of it is run."""
@@ -217,10 +242,11 @@ class Session:
                 reuse(family.client, family.run_id, self._records[item.key].run)
 
 
-def _run(item: Planned, index: int, parent: str) -> tuple[str, Failure | None]:
-    """One job, in a worker process: its run id, or why it failed.
+def _run(item: Planned, index: int, parent: str, reuse: bool) -> tuple[str, str, Failure | None]:
+    """One job, in a worker process: its outcome, its run id, or why it failed.
 
-    What it prints goes to log.txt in its run directory.
+    What it prints goes to log.txt in its run directory. A job that measures time always begins
+    anew: a run that was cut off was not measured as a whole.
     """
     study, job = item.study.name, item.job
     places: Any = {"parent": parent, "study": study, "label": job.label}
@@ -232,12 +258,16 @@ def _run(item: Planned, index: int, parent: str) -> tuple[str, Failure | None]:
     with log_path.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         try:
             overrides = [*job.overrides, "threads=1"]
-            return str(dispatch(config, directory, overrides, reuse=False)["run_id"]), None
+            result = dispatch(config, directory, overrides, reuse=reuse and not job.alone)
+            outcome = sweep.outcome(result)
+            if outcome == "elsewhere":  # it is asked for again, each time in a folder of its own
+                shutil.rmtree(directory)
+            return outcome, str(result["run_id"]), None
         except Exception as error:
             traceback.print_exc(file=log)
             line, code = explain(error)
             reason = line or f"{type(error).__name__}: {first_line(error)}; see {log_path}"
-            return "", Failure(f"{job.label}: {reason}", code if line else FAILED)
+            return "failed", "", Failure(f"{job.label}: {reason}", code if line else FAILED)
 
 
 def require_varied(study: Study, jobs: Sequence[Job], words: Sequence[str]) -> None:

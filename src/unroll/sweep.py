@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -51,11 +51,16 @@ def carry_out(
         if line is None:
             line, code = f"{type(error).__name__}: {first_line(error)}", FAILED
         return Note(number, overrides, "failed", line, code), None
+    return Note(number, overrides, outcome(result)), result
+
+
+def outcome(result: Mapping[str, Any]) -> str:
+    """Which of ``OUTCOMES`` the result of a job is."""
     if result.get("elsewhere"):
-        return Note(number, overrides, "elsewhere"), result
+        return "elsewhere"
     if result.get("reused"):
-        return Note(number, overrides, "finished before"), result
-    return Note(number, overrides, "run" if result.get("resumed_at") is None else "resumed"), result
+        return "finished before"
+    return "run" if result.get("resumed_at") is None else "resumed"
 
 
 def notes(sweep: Path) -> list[Note]:
@@ -79,15 +84,19 @@ def wait(sweep: Path, again: Callable[[Note], Mapping[str, Any]]) -> None:
 
 def summary(found: list[Note]) -> str:
     """How many jobs came to which end, and a line for each that failed."""
-    counts = Counter(note.outcome for note in found)
-    told = ", ".join(f"{counts[each]} {each}" for each in OUTCOMES if counts[each])
-    lines = [f"{len(found)} jobs: {told}"]
+    lines = [f"{len(found)} jobs: {counted(note.outcome for note in found)}"]
     lines += [
         f"job {note.number} ({' '.join(note.overrides)}): {note.reason}"
         for note in found
         if note.outcome == "failed"
     ]
     return "\n".join(lines)
+
+
+def counted(outcomes: Iterable[str]) -> str:
+    """How many jobs came to which end."""
+    counts = Counter(outcomes)
+    return ", ".join(f"{counts[each]} {each}" for each in OUTCOMES if counts[each])
 
 
 def exit_code(found: list[Note]) -> int:

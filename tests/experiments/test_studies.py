@@ -15,6 +15,8 @@ from unroll.app import compose, dispatch
 from unroll.errors import Refused
 from unroll.report import page
 from unroll.report.page import Answer
+from unroll.tasks.run import Run
+from unroll.tracking.ledger import claimed
 
 SMALL = (
     "data.limit=30",
@@ -243,6 +245,55 @@ def test_a_job_that_fails_fails_its_study_alone(tmp_path: Path) -> None:
     assert list(results) == ["whole"]
     assert session.failures["broken"].code == 2
     assert session.failures["broken"].reason.startswith("bad: ")
+
+
+def test_a_job_that_was_cut_off_goes_on_and_a_timed_one_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(*arguments: object, **keywords: object) -> None:
+        raise RuntimeError("killed")
+
+    words = ("experiment=study", "model=rnn", "seed=1", "training.checkpoint_every=2")
+    jobs = (Job("beside", words), Job("alone", words, alone=True))
+    study = Study("one", jobs, small_study("one").questions)
+    extra = [*SMALL, *places(tmp_path)]
+    with monkeypatch.context() as patched:
+        patched.setattr("unroll.tasks.train.training_result", killed)
+        session = Session(extra, parallel=1)
+        assert session.run([study]) == {}
+        assert "RuntimeError: killed" in session.failures["one"].reason
+    capsys.readouterr()
+    results = Session(extra, parallel=1).run([study])["one"]
+    assert "2 jobs: 1 run, 1 resumed" in capsys.readouterr().out
+    whole = Session(extra, parallel=1, rerun=True).run([study])["one"]
+    for label in ("beside", "alone"):
+        (found,), (expected,) = results[label], whole[label]
+        assert found.value("test/perplexity") == expected.value("test/perplexity")
+        assert found.run_id != expected.run_id
+
+
+def test_a_job_that_another_process_runs_is_waited_for_and_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, extra = small_study("one", seeds=(1,)), [*SMALL, *places(tmp_path)]
+    other = Session(extra, parallel=1)
+    waits: list[float] = []
+
+    def meanwhile(seconds: float) -> None:
+        waits.append(seconds)
+        claim.__exit__(None, None, None)
+        other.run([study])
+
+    config = compose(["experiment=study", "model=rnn", "seed=1", *extra, "threads=1"])
+    claim = claimed(tmp_path / "mlruns", Run(config, tmp_path / "unused", []).fingerprint)
+    assert claim.__enter__()
+    monkeypatch.setattr(running.time, "sleep", meanwhile)
+    results = Session(extra, parallel=1).run([study])["one"]
+    assert len(waits) == 1
+    assert "2 jobs: 1 run, 1 finished before" in capsys.readouterr().out
+    theirs = Session(extra, parallel=1).run([study])["one"]
+    for label in ("RNN", "GRU"):
+        assert [x.run_id for x in results[label]] == [x.run_id for x in theirs[label]]
 
 
 def test_a_study_with_data_of_its_own_is_left_alone_by_overrides(tmp_path: Path) -> None:
