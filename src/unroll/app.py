@@ -15,7 +15,7 @@ from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unroll import sweep
@@ -105,7 +105,8 @@ class Job:
     def __call__(self, composed: DictConfig) -> dict[str, Any] | None:
         settings = HydraConfig.get()
         directory = Path(settings.runtime.output_dir)
-        overrides = list(settings.overrides.task)
+        # as they were typed: a word may hold an interpolation that does not resolve
+        overrides: Any = OmegaConf.to_container(settings.overrides.task)
         multirun = settings.mode == RunMode.MULTIRUN
 
         def work() -> dict[str, Any]:

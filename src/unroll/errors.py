@@ -30,7 +30,11 @@ LONGEST = 390
 """Characters of an error line, so that the name of the program before it fits into 400."""
 
 TYPES = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
-_WRONG_TYPE = re.compile(r"Value '(.*)' of type .* could not be converted to (\w+)", re.DOTALL)
+_WRONG_TYPE = re.compile(
+    r"(?:While dereferencing interpolation '(.*)': )?Value '(.*)' of type .* could not be "
+    r"converted to (\w+)",
+    re.DOTALL,
+)
 _AMBIGUOUS = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'")
 _NO_GROUP = re.compile(r"Could not override '([^']*/[^']*)'")
 _NOT_BOOLEAN = re.compile(r"Value '(.*)' is not a valid bool", re.DOTALL)
@@ -158,8 +162,8 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
 def _wrong_type(error: ValidationError) -> str | None:
     key, text = error.full_key, str(error)
     if found := _WRONG_TYPE.match(text):
-        given, kind = found.groups()
-        return f"{key}={given}: expected {TYPES.get(kind, kind)}"
+        interpolation, value, kind = found.groups()  # its value may be a password
+        return f"{key}={interpolation or value}: expected {TYPES.get(kind, kind)}"
     if found := _NOT_BOOLEAN.match(text):
         return f"{key}={found[1]}: expected true or false"
     if "is not a ListConfig" in text:

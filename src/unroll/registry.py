@@ -12,7 +12,8 @@ import importlib
 import math
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 
@@ -23,6 +24,17 @@ ConfigClass = TypeVar("ConfigClass", bound=type)
 _targets: dict[tuple[str, str], str] = {}
 _schemas: dict[str, type] = {}
 _nested: dict[type, set[str]] = {}
+_kinds: dict[type, dict[str, Any]] = {}
+KINDS = {
+    Any: "any value",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    list: "a list",
+    NoneType: "null",
+}
+"""Types of values in words."""
 free_text: set[str] = set()
 """Dotted keys whose value is any text, such as ``data.path``: those that a config class names in
 its class attribute ``free_text``."""
@@ -39,6 +51,7 @@ def register_schema(group: str, name: str, config: type) -> None:
     prefix = f"{group.replace('/', '.')}.".lstrip(".")
     free_text.update(prefix + key for key in getattr(config, "free_text", ()))
     hints = get_type_hints(config)
+    _kinds[config] = hints
     nested = _nested[config] = {key.name for key in fields(config) if is_dataclass(hints[key.name])}
     keys = [(key.name, Any if key.name in nested else hints[key.name]) for key in fields(config)]
     twin = make_dataclass(config.__name__, keys)
@@ -134,9 +147,33 @@ def restore_key(config: type, path: str, value: Any) -> Any:
         )
         return restore(path, value)
     require(not isinstance(value, dict), f"{place}={value}: expected a value, but got keys")
+    kind = _kinds[config][path.rpartition("/")[2]]
+    require(_is_of(value, kind), f"{place}={value}: expected {_described(kind)}")
     for number in value if isinstance(value, list) else [value]:
         finite = not isinstance(number, float) or math.isfinite(number)
         require(finite, f"{place}={value}: must be finite")
         fits = not isinstance(number, int) or abs(number) < 2**63
         require(fits, f"{place}={value}: an integer must be below 2^63")
     return value
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type. OmegaConf checks types too, but neither inside ``list | None``
+    nor what an interpolation gives."""
+    if kind is Any:
+        return True
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, member) for member in get_args(kind))
+    if get_origin(kind) is list:
+        (item,) = get_args(kind)
+        return isinstance(value, list) and all(_is_of(member, item) for member in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _described(kind: Any) -> str:
+    """A type in words."""
+    if isinstance(kind, UnionType):
+        return " or ".join(map(_described, get_args(kind)))
+    return KINDS[get_origin(kind) or kind]
