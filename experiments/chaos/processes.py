@@ -121,6 +121,20 @@ def _size(directory: Path) -> int:
         return 0
 
 
+def jobs_begun(folder: Path, jobs: int, seconds: float) -> Moment:
+    """Some time after so many jobs of the multiruns in a folder have a saved state."""
+    begun: list[float] = []
+
+    def moment() -> bool:
+        if not begun and len({path.parent for path in folder.glob(STATES)}) >= jobs:
+            begun.append(time.monotonic())
+        return bool(begun) and time.monotonic() >= begun[0] + seconds
+
+    return moment
+
+
+STATES = f"*/*/{ledger.CHECKPOINTS}/state-*"
+
 MOMENTS = ("any time", "state", "log", "any time", "start")
 
 

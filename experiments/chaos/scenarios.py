@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.chaos.evidence import Comparison, compared
-from experiments.chaos.processes import MOMENTS, START, Command, after, drawn
+from experiments.chaos.processes import MOMENTS, Command, drawn, jobs_begun
 from unroll.errors import require
 from unroll.tracking import ledger
 
@@ -149,7 +149,8 @@ def killed_sweep(place: Place, launcher: str, undisturbed: Mapping[str, Path], s
         places = [*place.words(name)[:2], f"hydra.sweep.dir={place.folder / name / str(turn)}"]
         command = place.command([*words, *places], name)
         if turn < SWEEP_KILLS:
-            kills += command.kill_at(after(START + generator.uniform(2, 12)))
+            begun = 1 + 2 * turn + generator.randrange(2)
+            kills += command.kill_at(jobs_begun(place.folder / name, begun, generator.random()))
             continue
         code = command.end()
         if code == 0:

@@ -277,17 +277,21 @@ def test_a_job_that_another_process_runs_is_waited_for_and_shared(
 ) -> None:
     study, extra = small_study("one", seeds=(1,)), [*SMALL, *places(tmp_path)]
     other = Session(extra, parallel=1)
-    waits: list[float] = []
+    make_group, waits = Session._make_group, []
 
-    def meanwhile(seconds: float) -> None:
-        waits.append(seconds)
-        claim.__exit__(None, None, None)
-        other.run([study])
+    def meanwhile(self: Session, *arguments: Any) -> list[Any]:
+        elsewhere = make_group(self, *arguments)
+        if elsewhere and not waits:
+            waits.append(elsewhere)
+            claim.__exit__(None, None, None)
+            other.run([study])
+        return elsewhere
 
     config = compose(["experiment=study", "model=rnn", "seed=1", *extra, "threads=1"])
     claim = claimed(tmp_path / "mlruns", Run(config, tmp_path / "unused", []).fingerprint)
     assert claim.__enter__()
-    monkeypatch.setattr(running.time, "sleep", meanwhile)
+    monkeypatch.setattr(Session, "_make_group", meanwhile)
+    monkeypatch.setattr(running.sweep, "POLL_SECONDS", 0.0)
     results = Session(extra, parallel=1).run([study])["one"]
     assert len(waits) == 1
     assert "2 jobs: 1 run, 1 finished before" in capsys.readouterr().out
