@@ -191,7 +191,7 @@ def test_scaling_a_gradient_does_not_change_the_numbers_of_the_state(model, cell
         (["training.truncation=random", "training.truncation.every=0"], "at least 1"),
         (["training.truncation=random", "training.truncation.keep=0"], "above 0 and at most 1"),
         (["training.truncation=random", "training.truncation.keep=1.1"], "above 0 and at most 1"),
-        (["training.truncation=random", "training.truncation.keep=nan"], "above 0 and at most 1"),
+        (["training.truncation=random", "training.truncation.keep=nan"], "must be finite"),
         (["training.truncation.steps=4"], "steps"),
         (
             ["training.truncation=fixed", "model.bidirectional=true", *WINDOWS],

@@ -145,7 +145,7 @@ class _LinearCrossEntropy(Function):
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
         # a pass over the largest gradient; only a processor can tell for free that it is not needed
-        if factor.device.type != "cpu" or factor.item() != 1:
+        if factor.device.type != "cpu" or factor.numpy() != 1:
             gradients = [gradient.mul_(factor) for gradient in gradients]
         return *gradients, None, None
 
