@@ -308,7 +308,7 @@ def found_results() -> Results:
 def test_the_table_shows_ratio_bar_share_of_the_limit_and_the_gpu() -> None:
     twin, example, memory = found_results().table()
     assert twin == [
-        "training, full", "the twin", "10", "40 words, float32", "3.50 (3.00 to 4.00)",
+        "training, full", "the twin", "10", "35 words, float32", "3.50 (3.00 to 4.00)",
         "at least 2", "yes", "35% (products)", "9.00 (9.00 to 9.00)",
     ]  # fmt: skip
     assert example[4:] == ["not measured: give PEER=...", "", "", "", "not measured"]

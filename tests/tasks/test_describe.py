@@ -40,7 +40,8 @@ def test_the_result_holds_text_and_model_and_no_checkpoint(
     layers = {row["layer"]: row["parameters"] for row in found["model"]["layers"]}
     assert layers["lstm 2"] == 4 * 8 * (8 + 8 + 2)
     assert found["model"]["parameters"] == sum(layers.values())
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["result.json"]
+    found_files = {path.name for path in (tmp_path / "run").glob("[!.]*")}
+    assert found_files == {"result.json", "tracking.journal"}
     said = capsys.readouterr().out
     top = found["splits"]["train"]["most_frequent"][0]
     assert f"{top['token']!r} {top['id']} ({top['count']:,})" in said
