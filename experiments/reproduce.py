@@ -36,11 +36,12 @@ from experiments import (
 )
 from experiments.bench import section
 from experiments.chaos import section as chaos
+from experiments.command import run_command
 from experiments.running import Failure, Session, failed_sections, sections
 from experiments.study import Study
 from unroll import __version__
 from unroll.app import compose
-from unroll.errors import FAILED, explain, require, unknown
+from unroll.errors import FAILED, require, unknown
 from unroll.folders import HOME
 from unroll.report import page
 from unroll.tracking.source import git_commit
@@ -77,17 +78,12 @@ STUDIES: dict[str, Study] = {
 
 def main() -> None:
     """Run the chosen studies, then write ``report/index.html``."""
-    try:
-        sys.exit(reproduce(sys.argv[1:], os.environ.get("STUDIES", "").split()))
-    except KeyboardInterrupt:
-        print("reproduce: interrupted; finished runs will be reused, others go on", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        line, code = explain(error)
-        if line is None:
-            raise
-        print(f"reproduce: {line}", file=sys.stderr)
-        sys.exit(code)
+    words, names = sys.argv[1:], os.environ.get("STUDIES", "").split()
+    run_command(
+        "reproduce",
+        lambda: reproduce(words, names),
+        "interrupted; finished runs will be reused, others go on",
+    )
 
 
 def reproduce(words: list[str], names: list[str]) -> int:

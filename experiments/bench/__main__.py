@@ -21,8 +21,8 @@ from experiments.bench import growth, machine
 from experiments.bench.contest import GIVEN, Bench, Row, selected
 from experiments.bench.results import HEAD, PLACE, Measurement, Results, aligned, cells
 from experiments.bench.rows import CONTESTS
+from experiments.command import run_command
 from unroll.app import compose
-from unroll.errors import explain
 from unroll.tracking.source import git_commit
 
 GROWTH = "growth"
@@ -30,21 +30,16 @@ GROWTH = "growth"
 
 def main() -> None:
     """The command; exits with 2 if the request cannot be met."""
-    try:
-        bench(sys.argv[1:], os.environ.get("ROWS", "").split())
-    except KeyboardInterrupt:
-        print(f"bench: interrupted; what was measured is in {PLACE}", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        line, code = explain(error)
-        if line is None:
-            raise
-        print(f"bench: {line}", file=sys.stderr)
-        sys.exit(code)
+    rows = os.environ.get("ROWS", "").split()
+    run_command(
+        "bench",
+        lambda: bench(sys.argv[1:], rows),
+        f"interrupted; what was measured is in {PLACE}",
+    )
 
 
-def bench(extra: Sequence[str], rows: Sequence[str]) -> None:
-    """Measure what ROWS names on every device, and keep it after each row.
+def bench(extra: Sequence[str], rows: Sequence[str]) -> int:
+    """Measure what ROWS names on every device, and keep it after each row; the exit code.
 
     Raises:
         Refused: a row or an override does not exist, or PEER has no program.
@@ -69,6 +64,7 @@ def bench(extra: Sequence[str], rows: Sequence[str]) -> None:
         results.keep(PLACE)
     print(aligned([HEAD, *results.table()]))
     print(f"bench: {PLACE} ({time.monotonic() - start:.0f} s)")
+    return 0
 
 
 def say(rows: Sequence[Row], machine: machine.Machine, seconds: float) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,8 @@ from experiments.chaos.scenarios import (
     undisturbed_sweep,
 )
 from experiments.chaos.servers import server_rows
-from unroll.errors import FAILED, explain, require, unknown
+from experiments.command import run_command
+from unroll.errors import FAILED, require, unknown
 from unroll.tracking.source import git_commit
 
 SCENARIOS = ("runs", "sweeps", "server")
@@ -38,17 +38,8 @@ NUMBERS = {"KILLS": 20, "SEED": 1}
 
 def main() -> None:
     """The command; exits with 1 if a scenario is unequal, with 2 if the request cannot be met."""
-    try:
-        sys.exit(chaos(os.environ.get("SCENARIOS", "").split() or SCENARIOS))
-    except KeyboardInterrupt:
-        print("chaos: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        line, code = explain(error)
-        if line is None:
-            raise
-        print(f"chaos: {line}", file=sys.stderr)
-        sys.exit(code)
+    chosen = os.environ.get("SCENARIOS", "").split() or SCENARIOS
+    run_command("chaos", lambda: chaos(chosen), "interrupted")
 
 
 def chaos(chosen: Sequence[str]) -> int:

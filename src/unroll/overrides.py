@@ -112,7 +112,7 @@ def to_hydra_override(word: str, *, multirun: bool = False) -> str:
 
 
 def parsed(word: str) -> Override:
-    """An override as Hydra reads it.
+    """Parse an override with Hydra's grammar.
 
     Raises:
         Refused: it cannot be read.

@@ -248,7 +248,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         os.replace(writing, self.path)
-        sync_folder(self.directory)
+        flush_to_disk(self.directory)
         os.close(self._file)
         self._open()
 
@@ -289,13 +289,13 @@ def repeated(found: Iterable[Entry]) -> dict[tuple[str, int], list[int]]:
     return times
 
 
-def sync_folder(directory: Path) -> None:
-    """Make a rename in ``directory`` survive a power failure."""
-    folder = os.open(directory, os.O_RDONLY)
+def flush_to_disk(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power failure."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def say(line: str) -> None:

@@ -193,10 +193,12 @@ class Trainer:
         progress, outcome = self.progress, self.outcome
         start, state = time.perf_counter(), progress.state
         step = self._descend(group)
+        seconds = time.perf_counter() - start
         if step is None:
             outcome.skipped, progress.state = outcome.skipped + 1, state
-        outcome.add_step(time.perf_counter() - start, sum(step.counts) if step else 0)
-        if step is not None:
+            outcome.add_step(seconds, 0)
+        else:
+            outcome.add_step(seconds, sum(step.counts))
             self.unread.append(step)
         progress.steps += 1
         outcome.epochs = progress.epoch + min(1.0, progress.steps / self.per_epoch)

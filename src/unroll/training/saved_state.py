@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unroll.errors import Refused
+from unroll.tracking.journal import flush_to_disk
 
 FILE = "state.safetensors"
 PREFIX = "state-"
@@ -89,12 +90,12 @@ class StateWriter:
             header["checksum"] = _checksum(tensors, outline)
             save_file(tensors, aside / FILE, {HEADER: json.dumps(header)})
             for path in aside.iterdir():
-                _flush(path)
-            _flush(aside)
+                flush_to_disk(path)
+            flush_to_disk(aside)
             place = self.folder / aside.name[1:]
             shutil.rmtree(place, ignore_errors=True)  # of a run that went on from before this step
             os.replace(aside, place)
-            _flush(self.folder)
+            flush_to_disk(self.folder)
             for path in _folders(self.folder)[: -self.kept]:
                 shutil.rmtree(path, ignore_errors=True)
         except BaseException as error:
@@ -206,12 +207,3 @@ def _link(source: Path, place: Path) -> None:
         os.link(source, place)
     except OSError:
         shutil.copyfile(source, place)
-
-
-def _flush(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a power failure."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,0 +1,28 @@
+"""How a command of the studies ends: the exit code, and one line for an error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from unroll.errors import INTERRUPTED, explain
+
+
+def run_command(name: str, work: Callable[[], int], interrupted: str) -> None:
+    """Exit with the code that ``work`` returns, or with that of its error.
+
+    Args:
+        name: of the command, before the line of an error.
+        interrupted: what Ctrl-C leaves.
+    """
+    try:
+        sys.exit(work())
+    except KeyboardInterrupt:
+        print(f"{name}: {interrupted}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        line, code = explain(error)
+        if line is None:
+            raise
+        print(f"{name}: {line}", file=sys.stderr)
+        sys.exit(code)
