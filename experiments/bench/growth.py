@@ -53,6 +53,8 @@ class Axis:
     points: Mapping[float, tuple[str, int, int]]
     """By the value of the axis: overrides, tokens of the text, tokens of the vocabulary."""
     softmaxes: tuple[str, ...] = ("full",)
+    read: int = 0
+    """Words that are learned at least."""
 
 
 AXES = (
@@ -72,6 +74,7 @@ AXES = (
     Axis(
         "tokens of the text",
         {tokens: (TINY, tokens, TINY_VOCABULARY) for tokens in (10**6, 10**7, 10**8)},
+        read=READ,
     ),
     Axis(
         "steps of a sequence",
@@ -103,7 +106,7 @@ def measured(extra: Sequence[str]) -> list[Grown]:
             for place, (words, tokens, vocabulary) in axis.points.items():
                 wanted = " ".join([words, f"model/softmax={softmax}", *extra])
                 with suppress(Refused):
-                    point = probe(wanted, tokens, vocabulary, 0)
+                    point = probe(wanted, tokens, vocabulary, axis.read)
                     found.append(Grown(axis.name, softmax, place, point.rate, point.megabytes))
     return found
 

@@ -151,3 +151,33 @@ def test_dropout_acts_on_the_outputs_of_all_layers_but_the_last(monkeypatch, nam
     module(torch.zeros(2, 5, 3), (zeros, zeros) if name == "lstm" else zeros)
     module.eval()(torch.zeros(2, 5, 3), (zeros, zeros) if name == "lstm" else zeros)
     assert seen == 2 * [((5, 2, 4), 0.25, True)] + 2 * [((5, 2, 4), 0.25, False)]
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("small", [0, time_loops.SMALL])
+def test_bfloat16_changes_outputs_and_gradients_by_little(monkeypatch, name, small):
+    monkeypatch.setattr(time_loops, "SMALL", small)  # 0: the products of a step are rounded too
+    torch.manual_seed(0)
+    module = MODULES[name][0](8, 16, num_layers=2, batch_first=True)
+    state = [torch.zeros(2, 4, 16) for _ in range(1 + (name == "lstm"))]
+    values = torch.randn(4, 12, 8)
+    expected = results(module, values, state, {0, 1})
+    module.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = results(module, values, state, {0, 1})
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() <= 0.02 * other.norm()
+    assert not torch.equal(found[0], expected[0])
+
+
+def test_the_memory_of_an_lstm_adds_up_small_numbers_under_bfloat16():
+    module = LSTMLayers(1, 1, batch_first=True)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        module.bias_ih_l0[:] = torch.tensor([0.0, 30.0, 0.002, 0.0])  # i 1/2, f 1, g 0.002, o 1/2
+    zeros = torch.zeros(1, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, (_, memory) = module(torch.zeros(1, 2000, 1), (zeros, zeros))
+    assert memory.item() == pytest.approx(2000 * 0.002 / 2, rel=1e-3)

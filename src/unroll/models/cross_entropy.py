@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-COLUMNS = 1024
-"""Tokens of a block on a processor; elsewhere a block has the whole vocabulary."""
-ROWS = 1024
+COLUMNS, COLUMNS_ROUNDED = 1024, 4096
+"""Tokens of a block on a processor, and with products in bfloat16, which take so little time that
+what is done once for a block weighs more; elsewhere a block has the whole vocabulary."""
+ROWS = 4096
 """Hidden vectors of a block that is only scored."""
 KEPT = 1 << 24
 """Numerators that are kept at once while a gradient is computed: 64 MB in float32. More rows at
@@ -89,7 +90,7 @@ def _scores(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Sc
     largest, total = torch.full_like(own, -torch.inf), torch.zeros_like(own)
     with torch.autocast(hidden.device.type, enabled=False):
         block = _buffer(hidden, weight, sums)
-        for place in _blocks(weight):
+        for place in _blocks(weight, products):
             rows = weight[place].to(products)
             logits = _logits(hidden, rows, bias[place], block)
             column, inside = _columns(targets, place)
@@ -118,7 +119,8 @@ class _LinearCrossEntropy(Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, count: int
     ) -> Tensor:
         products, sums = _formats(hidden, weight)
-        gradients = [torch.zeros_like(tensor, dtype=sums) for tensor in (hidden, weight, bias)]
+        empty = torch.empty_like if len(hidden) else torch.zeros_like
+        gradients = [empty(tensor, dtype=sums) for tensor in (hidden, weight, bias)]
         nats = hidden.new_zeros((), dtype=sums)
         kept = KEPT if hidden.device.type == "cpu" else 8 * KEPT
         passes = max(1, -(-len(hidden) * len(weight) // kept))
@@ -135,6 +137,7 @@ class _LinearCrossEntropy(Function):
                     1 / count,
                     [gradients[0][part], *gradients[1:]],
                     numerators,
+                    add=first > 0,
                 )
         found = zip(gradients, (hidden, weight, bias), strict=True)
         ctx.save_for_backward(*(gradient.to(tensor.dtype) for gradient, tensor in found))
@@ -158,16 +161,19 @@ def _add_rows(
     scale: float,
     gradients: list[Tensor],
     kept: Tensor,
+    add: bool,
 ) -> Tensor:
-    """Nats of ``targets (rows, 1)``. ``scale`` times their gradient is added to ``gradients``, of
-    hidden, weight and bias; ``kept`` is memory for all numerators of these rows."""
+    """Nats of ``targets (rows, 1)``. ``scale`` times their gradient is written into ``gradients``,
+    of hidden, weight and bias; with ``add`` it is added to those of weight and bias. ``kept`` is
+    memory for all numerators of these rows."""
     of_hidden, of_weight, of_bias = gradients
+    of_hidden.zero_()
     aims = targets.squeeze(1)
     aimed = weight[aims].to(hidden.dtype)
     own = (hidden.to(of_hidden.dtype) * aimed).sum(1, keepdim=True) + bias[targets]
     largest, others, shifts = own, torch.zeros_like(own), []
     block = _buffer(hidden, weight, of_hidden.dtype)
-    for place in _blocks(weight):
+    for place in _blocks(weight, hidden.dtype):
         rows = weight[place].to(hidden.dtype)
         numerators = _view(kept, hidden, place)
         same = kept.dtype == block.dtype
@@ -186,11 +192,13 @@ def _add_rows(
     total = largest + all_tokens.log()
     coefficient = -scale * others / all_tokens  # p - 1 of the target
     of_hidden.mul_(scale / all_tokens).add_(aimed * coefficient)
-    for place, shift in zip(_blocks(weight), shifts, strict=True):
+    for place, shift in zip(_blocks(weight, hidden.dtype), shifts, strict=True):
         factors = (shift - total).exp_().mul_(scale)
-        numerators = _view(kept, hidden, place).t()
-        _add_product(of_weight[place], numerators, (hidden * factors).to(hidden.dtype))
-        _add_product(of_bias[place].unsqueeze(1), numerators, factors.to(hidden.dtype))
+        # the column of factors gives the gradient of the bias
+        weighted = torch.cat([hidden * factors, factors], 1).to(hidden.dtype)
+        found = _view(kept, hidden, place).t() @ weighted
+        for out, part in ((of_weight[place], found[:, :-1]), (of_bias[place], found[:, -1])):
+            out.add_(part) if add else out.copy_(part)
     of_weight.index_add_(0, aims, (hidden * coefficient).to(of_weight.dtype))
     of_bias.index_add_(0, aims, coefficient.squeeze(1))
     return (total - own).sum()
@@ -204,16 +212,17 @@ def _formats(hidden: Tensor, weight: Tensor) -> tuple[torch.dtype, torch.dtype]:
     return products, torch.promote_types(products, torch.float32)
 
 
-def _blocks(weight: Tensor) -> Iterator[slice]:
+def _blocks(weight: Tensor, products: torch.dtype) -> Iterator[slice]:
     """The vocabulary in blocks."""
-    size = len(weight)
-    columns = COLUMNS if weight.device.type == "cpu" else size
+    size = columns = len(weight)
+    if weight.device.type == "cpu":
+        columns = COLUMNS_ROUNDED if products == torch.bfloat16 else COLUMNS
     return (slice(first, min(first + columns, size)) for first in range(0, size, columns))
 
 
 def _buffer(hidden: Tensor, weight: Tensor, sums: torch.dtype) -> Tensor:
     """Memory for the logits of one block."""
-    widest = next(_blocks(weight)).stop
+    widest = next(_blocks(weight, hidden.dtype)).stop
     return hidden.new_empty(len(hidden) * widest, dtype=sums)
 
 

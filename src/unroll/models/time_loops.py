@@ -7,8 +7,9 @@ at once; a step costs one product forward and one backward, and a few operations
 gradients of the weights are one product over all steps. All tensors are time-major, so that a step
 is contiguous.
 
-Under bfloat16 the products over all steps are in bfloat16. The products of a single step are small,
-and their sums are the state: they stay in float32.
+Under bfloat16 the products are in bfloat16, except those of a single step with a small matrix,
+which are as fast in float32. States, and all sums over steps, are float32: the memory of an LSTM in
+bfloat16, as oneDNN keeps it, loses every addend below a 256th of it.
 
 Which path computes a layer follows from the cell, the device and the precision alone, so that a
 seed gives the same numbers whatever else the machine does.
@@ -28,16 +29,30 @@ from unroll.models.dropout import dropout
 
 LONG = 8
 """Steps from which it pays to lay out the recurrent matrix anew for a loop."""
+SMALL = 1 << 18
+"""Elements of a matrix up to which the product of one step is as fast in float32 as in bfloat16."""
 
 
 def multiply(rows: Tensor, matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """``rows @ matrix`` with operands rounded to ``dtype``; the result has the rows' own."""
-    return torch.mm(rows.to(dtype), matrix.to(dtype)).to(rows.dtype)
+    """``rows @ matrix`` in the format of the rows; the result is in ``dtype``."""
+    return torch.mm(rows, matrix.to(rows.dtype)).to(dtype)
 
 
-def transposed(matrix: Tensor, steps: int) -> Tensor:
-    """The transpose of a matrix that a loop of ``steps`` multiplies by."""
-    return matrix.t().contiguous() if steps >= LONG else matrix.t()
+class StepProduct:
+    """Products of the rows of one step, ``(batch, n)``, with the same ``(n, m)`` matrix at every
+    step, in float32 or, where it is faster, with operands rounded to ``dtype``."""
+
+    def __init__(self, matrix: Tensor, dtype: torch.dtype, steps: int) -> None:
+        self.rounded = dtype != matrix.dtype and matrix.numel() > SMALL
+        if self.rounded:
+            matrix = matrix.to(dtype)
+        self.matrix = matrix.contiguous() if steps >= LONG else matrix
+
+    def plus(self, addend: Tensor, rows: Tensor, out: Tensor) -> Tensor:
+        """``addend + rows @ matrix``, written into ``out``."""
+        if self.rounded:
+            return torch.add(addend, rows.to(self.matrix.dtype) @ self.matrix, out=out)
+        return torch.addmm(addend, rows, self.matrix, out=out)
 
 
 class TimeLoop(Function):
@@ -55,7 +70,8 @@ class TimeLoop(Function):
         rows = inputs.flatten(0, 1)
         if dtype == rows.dtype:
             return torch.addmm(bias, rows, weight.t()).view(*inputs.shape[:2], -1)
-        return multiply(rows, weight.t(), dtype).add_(bias).view(*inputs.shape[:2], -1)
+        found = multiply(rows.to(dtype), weight.t(), rows.dtype).add_(bias)
+        return found.view(*inputs.shape[:2], -1)
 
     @staticmethod
     def keep(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> None:
@@ -81,14 +97,16 @@ class TimeLoop(Function):
         ``given`` and ``kept`` are those of W_ih x_t + b_ih and of W_hh h_(t-1) + b_hh of all steps,
         ``before`` is h_(t-1).
         """
-        sides = given.flatten(0, 1), kept.flatten(0, 1)
-        operands = inputs.flatten(0, 1), before.flatten(0, 1)
+        bias = given.sum((0, 1))
+        biases = [bias, bias if given is kept else kept.sum((0, 1))]
+        side = given.flatten(0, 1).to(ctx.dtype)
+        sides = [side, side if given is kept else kept.flatten(0, 1).to(ctx.dtype)]
         found: list[Any] = [None]
         if ctx.needs_input_grad[0]:
-            found[0] = multiply(sides[0], weight, ctx.dtype).view(*inputs.shape[:2], -1)
-        found += [multiply(s.t(), o, ctx.dtype) for s, o in zip(sides, operands, strict=True)]
-        bias = sides[0].sum(0)
-        return [*found, bias, bias if given is kept else sides[1].sum(0)]
+            found[0] = multiply(side, weight, inputs.dtype).view_as(inputs)
+        for side, operand in zip(sides, (inputs, before), strict=True):
+            found.append(multiply(side.t(), operand.flatten(0, 1), inputs.dtype))
+        return [*found, *biases]
 
 
 class RNNLoop(TimeLoop):
@@ -108,10 +126,10 @@ class RNNLoop(TimeLoop):
     ) -> tuple[Tensor, Tensor]:
         gates = TimeLoop.project(inputs, w_ih, b_ih + b_hh, dtype)
         hidden = torch.cat([first.unsqueeze(0), torch.empty_like(gates)])
-        steps, recurrent = hidden.unbind(0), transposed(w_hh, len(gates))
+        steps, recurrent = hidden.unbind(0), StepProduct(w_hh.t(), dtype, len(gates))
         activate = torch.relu_ if relu else torch.tanh_
         for gate, before, after in zip(gates.unbind(0), steps, steps[1:], strict=False):
-            activate(torch.addmm(gate, before, recurrent, out=after))
+            activate(recurrent.plus(gate, before, after))
         ctx.relu = relu
         TimeLoop.keep(ctx, dtype, inputs, w_ih, w_hh, hidden)
         return hidden[1:], steps[-1].clone()
@@ -124,10 +142,11 @@ class RNNLoop(TimeLoop):
         # the derivative of the activation; step by step it becomes the gradient of a_t
         gates = (hidden[1:] > 0).to(hidden.dtype) if ctx.relu else 1 - hidden[1:].square()
         steps, sums = gates.unbind(0), outputs.unbind(0)
+        recurrent = StepProduct(w_hh, ctx.dtype, len(steps))
         for time in reversed(range(len(steps))):
             steps[time].mul_(arriving)
             if time:
-                torch.addmm(sums[time - 1], steps[time], w_hh, out=arriving)
+                recurrent.plus(sums[time - 1], steps[time], arriving)
         found = TimeLoop.weight_gradients(ctx, inputs, w_ih, hidden[:-1], gates, gates)
         return found[0], None, *found[1:], steps[0] @ w_hh, None
 
@@ -153,12 +172,14 @@ class GRULoop(TimeLoop):
         gates = TimeLoop.project(inputs, w_ih, bias, dtype)
         q = gates.new_empty(*gates.shape[:2], size)
         hidden = torch.cat([first.unsqueeze(0), torch.empty_like(q)])
-        w_rz, w_n = (transposed(w, len(gates)) for w in (w_hh[: 2 * size], w_hh[2 * size :]))
+        w_rz, w_n = (
+            StepProduct(w.t(), dtype, len(gates)) for w in (w_hh[: 2 * size], w_hh[2 * size :])
+        )
         b_n = b_hh[2 * size :]
         parts = [gates[..., : 2 * size], *gates.chunk(3, -1), q, hidden, hidden[1:]]
         for rz, r, z, n, product, before, after in zip(*map(torch.unbind, parts), strict=False):
-            rz.addmm_(before, w_rz).sigmoid_()
-            torch.addmm(b_n, before, w_n, out=product)
+            w_rz.plus(rz, before, rz).sigmoid_()
+            w_n.plus(b_n, before, product)
             n.addcmul_(r, product).tanh_()
             torch.lerp(n, before, z, out=after)
         TimeLoop.keep(ctx, dtype, inputs, w_ih, w_hh, hidden, gates, q)
@@ -181,7 +202,7 @@ class GRULoop(TimeLoop):
         torch.mul(by_q, q, out=by_r).mul_(1 - r)
         torch.mul(hidden[:-1] - n, z, out=by_z).mul_(rest)
         kept, given = slopes.flatten(2)[..., : 3 * size], slopes.flatten(2)[..., size:]
-        recurrent = w_hh.roll(size, 0)  # q, r, z
+        recurrent = StepProduct(w_hh.roll(size, 0), ctx.dtype, len(slopes))  # q, r, z
         steps, sums, products, keeps = map(torch.unbind, (slopes, outputs, kept, z))
         for time in reversed(range(len(steps))):
             steps[time].mul_(arriving.unsqueeze(1))
@@ -189,7 +210,7 @@ class GRULoop(TimeLoop):
                 torch.addcmul(sums[time - 1], arriving, keeps[time], out=arriving)
             else:
                 arriving.mul_(keeps[0])
-            arriving.addmm_(products[time], recurrent)
+            recurrent.plus(arriving, products[time], arriving)
         found = TimeLoop.weight_gradients(ctx, inputs, w_ih, hidden[:-1], given, kept)
         found[2], found[4] = (part.roll(-size, 0) for part in (found[2], found[4]))
         return found[0], None, *found[1:], arriving
@@ -216,13 +237,13 @@ class LSTMLoop(TimeLoop):
         read = gates.new_empty(*gates.shape[:2], size)  # tanh(c_t)
         hidden = torch.cat([first.unsqueeze(0), torch.empty_like(read)])
         cells = torch.cat([memory.unsqueeze(0), torch.empty_like(read)])
-        recurrent = transposed(w_hh, len(gates))
+        recurrent = StepProduct(w_hh.t(), dtype, len(gates))
         parts = [gates, gates[..., : 2 * size], *gates.chunk(4, -1)]
         parts += [hidden, hidden[1:], cells, cells[1:], read]
         for gate, both, i, f, g, o, before, after, c, new, tanh in zip(
             *map(torch.unbind, parts), strict=False
         ):
-            gate.addmm_(before, recurrent)
+            recurrent.plus(gate, before, gate)
             both.sigmoid_()
             o.sigmoid_()
             g.tanh_()
@@ -250,13 +271,14 @@ class LSTMLoop(TimeLoop):
         flat = slopes.flatten(2)
         parts = (slopes[:, :, :3], by_o, flat, opened, f, outputs)
         from_cell, from_hidden, products, opens, keeps, sums = map(torch.unbind, parts)
+        recurrent = StepProduct(w_hh, ctx.dtype, len(products))
         for time in reversed(range(len(products))):
             cell.addcmul_(arriving, opens[time])
             from_cell[time].mul_(cell.unsqueeze(1))
             from_hidden[time].mul_(arriving)
             cell.mul_(keeps[time])
             if time:
-                torch.addmm(sums[time - 1], products[time], w_hh, out=arriving)
+                recurrent.plus(sums[time - 1], products[time], arriving)
             else:
                 torch.mm(products[0], w_hh, out=arriving)
         found = TimeLoop.weight_gradients(ctx, inputs, w_ih, hidden[:-1], flat, flat)
