@@ -54,7 +54,7 @@ def merge_rows(gradient: Tensor) -> Tensor:
     ``coalesce`` drops the others, and waits for the device to know how many are left."""
     ids, values = gradient._indices(), gradient._values()
     entries = entry_of_each(ids[0], len(gradient))
-    sums = torch.zeros_like(values).index_put_((entries,), values, accumulate=True)
+    sums = torch.zeros_like(values).index_add_(0, entries, values)
     return torch.sparse_coo_tensor(
         ids, sums, gradient.shape, check_invariants=False, is_coalesced=False
     )
