@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 OVERRIDES ?=
 STUDIES ?=
 
+# where it is set, no compiled module is kept, and each of many processes compiles PyTorch anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup train sample evaluate sweep reproduce bench chaos ui test lint audit format clean
 

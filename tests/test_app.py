@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unroll.app import compose
+from unroll.app import compose, dispatch
 from unroll.errors import Refused
 from unroll.folders import CONF
 from unroll.registry import names, schema
@@ -256,11 +256,9 @@ def test_a_run_is_found_by_name_id_latest_and_path(
     for path in (trained / "mlruns" / "ledger").glob("*.json"):
         entry = json.loads(path.read_text(encoding="utf-8")) | {"directory": str(trained / "first")}
         path.write_text(json.dumps(entry), encoding="utf-8")
-    run = tmp_path / "run"
-    words = [f"run={given.get(reference, reference)}", f"hydra.run.dir={run}"]
+    words = ["task=evaluate", f"run={given.get(reference, reference)}"]
     words += [f"tracking.directory={trained}/mlruns", f"data.cache={trained}/cache"]
-    subprocess.run(command("task=evaluate", *words), check=True, capture_output=True, timeout=120)
-    found = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    found = dispatch(compose(words), tmp_path, words, reuse=False)
     assert found["run_id"] == result["run_id"]
     assert found["perplexity"] == pytest.approx(result["test"]["perplexity"], rel=1e-6)
 
@@ -285,6 +283,7 @@ def test_a_trained_run_refuses_another_model_and_damaged_checkpoints(
     assert "come from the run" in refusal(tmp_path, *words)
 
 
+@pytest.mark.usefixtures("mlruns")
 def test_ctrl_c_ends_with_a_checkpoint_and_a_killed_run(tmp_path: Path) -> None:
     words = [*TINY[:-1], "training.epochs=100000", f"tracking.directory={tmp_path}/mlruns"]
     words += [f"data.cache={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run"]
@@ -313,6 +312,7 @@ def test_ctrl_c_ends_with_a_checkpoint_and_a_killed_run(tmp_path: Path) -> None:
     assert (run.info.status, run.data.tags["interrupted"]) == ("KILLED", "true")
 
 
+@pytest.mark.usefixtures("mlruns")
 def test_a_loss_that_is_nan_ends_the_run_as_failed_with_step_and_cause(
     tmp_path: Path,
 ) -> None:
@@ -328,6 +328,7 @@ def test_a_loss_that_is_nan_ends_the_run_as_failed_with_step_and_cause(
     assert "at step" in run.data.tags["failure"]
 
 
+@pytest.mark.usefixtures("mlruns")
 def test_a_multirun_has_a_parent_a_table_and_runs_nothing_twice(tmp_path: Path) -> None:
     words = (*TINY, "-m", "hydra/launcher=joblib", "model=rnn,gru", "training.max_steps=3,4")
     unroll(tmp_path, *words)

@@ -18,6 +18,8 @@ from unroll.tasks.run import RESULT, Run
 from unroll.tracking.store import connect
 from unroll.training import checkpoint
 
+pytestmark = pytest.mark.usefixtures("mlruns")
+
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "sampling.length=3")
 TINY += ("data.batching.batch_size=4", "data.batching.length=100", "device=cpu")
 
@@ -130,7 +132,8 @@ def test_a_run_ends_as_its_work_does(tmp_path: Path, error: BaseException, statu
 
 
 def test_an_error_is_not_hidden_by_a_store_that_fails_too(tmp_path: Path) -> None:
-    run = Run(compose([f"tracking.directory={tmp_path}/mlruns"]), tmp_path / "run", [])
+    config = compose([f"tracking.directory={tmp_path}/mlruns", "tracking.wait_seconds=0"])
+    run = Run(config, tmp_path / "run", [])
     with pytest.raises(ZeroDivisionError), run.recorded() as tracker:  # noqa: PT012
         assert tracker.run_id
         (tmp_path / "mlruns" / "mlflow.db").unlink()
