@@ -238,9 +238,9 @@ def test_a_cached_stream_trains_on_a_machine_without_datasets_and_mlflow(trained
 def test_a_text_file_is_scored_with_the_run_s_own_vocabulary(trained: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("The police said\n\nzebra xylophone the fire", encoding="utf-8")
-    best = trained / "first" / "checkpoints" / "best.safetensors"
-    unroll(tmp_path, "task=evaluate", f"run={best}", f"evaluation.text={text}")
-    found = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
+    words = ["task=evaluate", f"run={trained}/first/checkpoints/best.safetensors"]
+    words += [f"evaluation.text={text}", "tracking=disabled", f"data.cache={trained}/cache"]
+    found = dispatch(compose(words), tmp_path, words, reuse=False)
     assert found["tokens"] == 6
     assert found["unknown_rate"] >= 2 / 6
 
@@ -330,8 +330,8 @@ def test_a_loss_that_is_nan_ends_the_run_as_failed_with_step_and_cause(
 
 @pytest.mark.usefixtures("mlruns")
 def test_a_multirun_has_a_parent_a_table_and_runs_nothing_twice(tmp_path: Path) -> None:
-    words = (*TINY, "-m", "hydra/launcher=joblib", "model=rnn,gru", "training.max_steps=3,4")
-    unroll(tmp_path, *words)
+    words = (*TINY, "-m", "model=rnn,gru", "training.max_steps=3,4")
+    unroll(tmp_path, *words, "hydra/launcher=joblib")
     from unroll.tracking.store import connect
 
     client = connect(tmp_path / "mlruns")
@@ -346,7 +346,7 @@ def test_a_multirun_has_a_parent_a_table_and_runs_nothing_twice(tmp_path: Path) 
         points = client.get_metric_history(child.info.run_id, "train/loss")
         assert points[-1].step == int(child.data.params["training.max_steps"])
     assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["children.csv"]
-    again = unroll(tmp_path, *words)
+    again = unroll(tmp_path, *words)  # under another launcher
     before = {run.info.run_id for run in runs}
     (second,) = [run for run in client.search_runs(["1"]) if run.info.run_id not in before]
     assert "mlflow.parentRunId" not in second.data.tags  # a parent, and no job
