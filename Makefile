@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 OVERRIDES ?=
 STUDIES ?=
 
+# where it is set, no compiled module is kept, and each of many processes compiles PyTorch anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup train sample evaluate sweep reproduce bench chaos ui test lint audit format clean
 
@@ -63,8 +66,9 @@ audit: setup ## look for unsafe code, and for known vulnerabilities in the pinne
 	$(BIN)/ruff check --select S src experiments
 	@found=$$($(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict \
 	  --progress-spinner off --timeout 15 2>&1); code=$$?; \
-	case "$$found" in \
-	  *"nown vulnerabilit"*) echo "$$found"; exit $$code;; \
+	case "$$code $$found" in \
+	  "0 "*"No known vulnerabilities found"* | "1 "*"Found "*" known vulnerabilit"*) \
+	    echo "$$found"; exit $$code;; \
 	  *) echo "audit: the advisory service could not be asked about every pinned version: $$(echo "$$found" | tail -n 1)" >&2; exit 3;; \
 	esac
 

@@ -41,7 +41,7 @@ from experiments.running import Failure, Session, failed_sections, sections
 from experiments.study import Study
 from unroll import __version__
 from unroll.app import compose
-from unroll.errors import FAILED, require, unknown
+from unroll.errors import FAILED, redacted, require, unknown
 from unroll.folders import HOME
 from unroll.report import page
 from unroll.tracking.source import git_commit
@@ -144,7 +144,8 @@ def _facts(extra: list[str], jobs: str) -> list[str]:
         "section lists its runs with the commit of each",
         f"{platform.machine()}, Python {platform.python_version()}, {jobs} jobs of one thread; "
         "speeds are measured with one job at a time",
-        "corpus and settings: " + (" ".join(extra) or "data=lee_news, 300 + 50 news articles"),
+        "corpus and settings: "
+        + (redacted(" ".join(extra)) or "data=lee_news, 300 + 50 news articles"),
         "every number links to its run; every comparison is paired by seed, with the 95% interval "
         "of the mean difference (Student's t), each for its own pair",
     ]

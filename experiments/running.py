@@ -25,7 +25,7 @@ from experiments.study import Job, Results, Study, places
 from unroll import sweep
 from unroll.app import compose, dispatch
 from unroll.config import Config, fingerprint, flat, restored
-from unroll.errors import FAILED, explain, first_line, require
+from unroll.errors import FAILED, explain, first_line, redacted, require
 from unroll.folders import CONF, HOME
 from unroll.registry import build
 from unroll.report.page import Section
@@ -264,7 +264,7 @@ def _run(item: Planned, index: int, parent: str, reuse: bool) -> tuple[str, str,
                 shutil.rmtree(directory)
             return outcome, str(result["run_id"]), None
         except Exception as error:
-            traceback.print_exc(file=log)
+            log.write(redacted(traceback.format_exc()))
             line, code = explain(error)
             reason = line or f"{type(error).__name__}: {first_line(error)}; see {log_path}"
             return "failed", "", Failure(f"{job.label}: {reason}", code if line else FAILED)
@@ -350,7 +350,9 @@ def _composed(words: list[str]) -> Config:
     if place.is_file():
         return restored(json.loads(place.read_text(encoding="utf-8")))
     config = compose([*words, "threads=1"])
-    write_atomically(place, json.dumps(asdict(config)))
+    text = json.dumps(asdict(config))
+    if text == redacted(text):  # a config with a secret in it is composed each time
+        write_atomically(place, text)
     return config
 
 

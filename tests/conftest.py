@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -13,10 +14,13 @@ import pytest
 import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
+# where it is set, each process that a test starts compiles PyTorch and MLflow anew: 4 seconds
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from unroll.app import compose
 from unroll.config import Config
 from unroll.models.language_model import LanguageModel
+from unroll.tracking.store import connect
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -38,6 +42,22 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
         return compose([*places, *overrides])
 
     return composed_
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a store without runs: MLflow takes seconds to create one."""
+    folder = tmp_path_factory.mktemp("empty_store")
+    connect(folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def mlruns(empty_store: Path, tmp_path: Path) -> Path:
+    """The folder ``mlruns`` in that of a test, with an empty store."""
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlruns")
+    return tmp_path / "mlruns"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unroll.app import compose
+from unroll.app import compose, dispatch
 from unroll.errors import Refused
 from unroll.folders import CONF
 from unroll.registry import names, schema
@@ -129,19 +129,13 @@ def test_help_and_refusals_import_neither_torch_nor_datasets_nor_mlflow(words: l
 
 
 def test_every_option_of_every_group_composes() -> None:
-    for path in sorted(CONF.rglob("*.yaml")):
+    """Those of ``experiment`` are in test_overlays.py."""
+    for path in sorted(CONF.rglob("[!_]*.yaml")):
         group = str(path.parent.relative_to(CONF))
-        if path.name == "config.yaml" or path.stem.startswith("_"):
+        if path.name == "config.yaml" or group.startswith("experiment"):
             continue
         words = [f"{group}={path.stem}"]
-        if group.startswith("experiment"):
-            words = [f"experiment={path.relative_to(CONF / 'experiment').with_suffix('')}"]
-        words += (
-            ["data.path=x"]
-            if group in ("experiment/lyrics", "experiment/penn_treebank")
-            or path.stem in ("penn_treebank", "text_files", "lyrics")
-            else []
-        )
+        words += ["data.path=x"] if path.stem in ("penn_treebank", "text_files", "lyrics") else []
         if group == "task" and schema("task", path.stem).reads_run:
             words += ["run=latest"]
         words += ["task.runs=[latest]"] if path.stem == "compare" else []
@@ -238,9 +232,9 @@ def test_a_cached_stream_trains_on_a_machine_without_datasets_and_mlflow(trained
 def test_a_text_file_is_scored_with_the_run_s_own_vocabulary(trained: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("The police said\n\nzebra xylophone the fire", encoding="utf-8")
-    best = trained / "first" / "checkpoints" / "best.safetensors"
-    unroll(tmp_path, "task=evaluate", f"run={best}", f"evaluation.text={text}")
-    found = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
+    words = ["task=evaluate", f"run={trained}/first/checkpoints/best.safetensors"]
+    words += [f"evaluation.text={text}", "tracking=disabled", f"data.cache={trained}/cache"]
+    found = dispatch(compose(words), tmp_path, words, reuse=False)
     assert found["tokens"] == 6
     assert found["unknown_rate"] >= 2 / 6
 
@@ -256,11 +250,9 @@ def test_a_run_is_found_by_name_id_latest_and_path(
     for path in (trained / "mlruns" / "ledger").glob("*.json"):
         entry = json.loads(path.read_text(encoding="utf-8")) | {"directory": str(trained / "first")}
         path.write_text(json.dumps(entry), encoding="utf-8")
-    run = tmp_path / "run"
-    words = [f"run={given.get(reference, reference)}", f"hydra.run.dir={run}"]
+    words = ["task=evaluate", f"run={given.get(reference, reference)}"]
     words += [f"tracking.directory={trained}/mlruns", f"data.cache={trained}/cache"]
-    subprocess.run(command("task=evaluate", *words), check=True, capture_output=True, timeout=120)
-    found = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    found = dispatch(compose(words), tmp_path, words, reuse=False)
     assert found["run_id"] == result["run_id"]
     assert found["perplexity"] == pytest.approx(result["test"]["perplexity"], rel=1e-6)
 
@@ -285,6 +277,7 @@ def test_a_trained_run_refuses_another_model_and_damaged_checkpoints(
     assert "come from the run" in refusal(tmp_path, *words)
 
 
+@pytest.mark.usefixtures("mlruns")
 def test_ctrl_c_ends_with_a_checkpoint_and_a_killed_run(tmp_path: Path) -> None:
     words = [*TINY[:-1], "training.epochs=100000", f"tracking.directory={tmp_path}/mlruns"]
     words += [f"data.cache={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run"]
@@ -313,6 +306,7 @@ def test_ctrl_c_ends_with_a_checkpoint_and_a_killed_run(tmp_path: Path) -> None:
     assert (run.info.status, run.data.tags["interrupted"]) == ("KILLED", "true")
 
 
+@pytest.mark.usefixtures("mlruns")
 def test_a_loss_that_is_nan_ends_the_run_as_failed_with_step_and_cause(
     tmp_path: Path,
 ) -> None:
@@ -328,9 +322,10 @@ def test_a_loss_that_is_nan_ends_the_run_as_failed_with_step_and_cause(
     assert "at step" in run.data.tags["failure"]
 
 
+@pytest.mark.usefixtures("mlruns")
 def test_a_multirun_has_a_parent_a_table_and_runs_nothing_twice(tmp_path: Path) -> None:
-    words = (*TINY, "-m", "hydra/launcher=joblib", "model=rnn,gru", "training.max_steps=3,4")
-    unroll(tmp_path, *words)
+    words = (*TINY, "-m", "model=rnn,gru", "training.max_steps=3,4")
+    unroll(tmp_path, *words, "hydra/launcher=joblib")
     from unroll.tracking.store import connect
 
     client = connect(tmp_path / "mlruns")
@@ -345,7 +340,7 @@ def test_a_multirun_has_a_parent_a_table_and_runs_nothing_twice(tmp_path: Path) 
         points = client.get_metric_history(child.info.run_id, "train/loss")
         assert points[-1].step == int(child.data.params["training.max_steps"])
     assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["children.csv"]
-    again = unroll(tmp_path, *words)
+    again = unroll(tmp_path, *words)  # under another launcher
     before = {run.info.run_id for run in runs}
     (second,) = [run for run in client.search_runs(["1"]) if run.info.run_id not in before]
     assert "mlflow.parentRunId" not in second.data.tags  # a parent, and no job

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from unroll import sweep
+from unroll import app, sweep
 from unroll.errors import BAD_INPUT, FAILED, Diverged, Refused
+from unroll.overrides import config_source, to_hydra_command
 from unroll.sweep import Note, carry_out, exit_code, notes, summary, wait
 from unroll.tracking.ledger import claimed
 
@@ -135,3 +136,43 @@ def test_a_claim_is_held_by_one_process_and_ends_with_it_however_it_ends(tmp_pat
     for _ in range(2):  # and it can be claimed again after it was given back
         with claimed(tmp_path, "a") as a:
             assert a
+
+
+@pytest.fixture
+def added(tmp_path: Path) -> Path:
+    """A folder of configs, as ``--config-dir`` adds it."""
+    folder = tmp_path / "configs, mine"
+    (folder / "experiment").mkdir(parents=True)
+    text = "# @package _global_\nmodel:\n  hidden_size: 7\n"
+    (folder / "experiment" / "mine.yaml").write_text(text)
+    return folder
+
+
+def test_a_job_that_was_left_elsewhere_is_composed_with_the_added_configs(
+    tmp_path: Path, added: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Note(0, ["experiment=mine"], "elsewhere").write(tmp_path)
+    sizes: list[int] = []
+
+    def dispatch(config: Any, *_: object, **__: object) -> dict[str, Any]:
+        sizes.append(config.model.hidden_size)
+        return {}
+
+    monkeypatch.setattr(app, "dispatch", dispatch)
+    words = to_hydra_command(["-m", "--config-dir", str(added), "experiment=mine", "seed=1,2"])
+    assert app.end_sweep(tmp_path, *config_source(words)) == 0
+    assert sizes == [7]
+    assert [note.outcome for note in notes(tmp_path)] == ["run"]
+
+
+def test_the_values_of_a_multirun_with_added_configs_are_checked_before_its_first_job(
+    tmp_path: Path, added: Path
+) -> None:
+    words = ["-m", "--config-dir", str(added), "experiment=mine", "model.hidden_size=1,0"]
+    words += [f"hydra.sweep.dir={tmp_path}/sweep", f"tracking.directory={tmp_path}/runs"]
+    done = subprocess.run(
+        [sys.executable, "-m", "unroll", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == BAD_INPUT
+    assert done.stderr == "unroll: model.hidden_size=0: must be at least 1\n"
+    assert not (tmp_path / "sweep").exists()

@@ -46,6 +46,7 @@ def test_a_listing_that_nobody_reads_ends_quietly(tmp_path: Path, words: tuple[s
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("mlruns")
 def test_a_training_goes_on_and_keeps_its_result_when_its_output_is_closed(tmp_path: Path) -> None:
     assert unread(tmp_path, *TINY) == (PIPE_CLOSED, "")
     result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))

@@ -22,7 +22,13 @@ from unroll import sweep
 from unroll.config import Config, typed
 from unroll.errors import INTERRUPTED, TERMINATED, Refused, Terminated, explain
 from unroll.folders import CONF
-from unroll.overrides import jobs_to_check, to_hydra_command, to_hydra_override
+from unroll.overrides import (
+    CONFIG,
+    config_source,
+    jobs_to_check,
+    to_hydra_command,
+    to_hydra_override,
+)
 from unroll.registry import build, schema
 from unroll.run_directory import RunDirectory, remove_if_empty
 from unroll.terminal import PIPE_CLOSED, until_closed
@@ -55,14 +61,15 @@ def command(words: list[str]) -> int:
     job, status = Job(), "FAILED"
     try:
         sys.argv[1:] = to_hydra_command(words)
+        source = config_source(sys.argv[1:])
         for job_words in jobs_to_check(sys.argv[1:]):  # before the first job starts
-            compose(job_words)
+            compose(job_words, *source)
         # Hydra would compose the whole config only to read hydra.mode, which -m decides here
         Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG)(job)()
         if job.failure is not None:
             raise job.failure
-        code = 0 if RunDirectory.sweep is None else end_sweep(RunDirectory.sweep)
+        code = 0 if RunDirectory.sweep is None else end_sweep(RunDirectory.sweep, *source)
         status = "FAILED" if code else "FINISHED"
         return code
     except Exception as error:
@@ -129,13 +136,19 @@ class Job:
         return None
 
 
-def end_sweep(folder: Path) -> int:
-    """Wait for the jobs of a multirun that other processes run, and say what became of all."""
+def end_sweep(folder: Path, name: str, added: Path | None) -> int:
+    """Wait for the jobs of a multirun that other processes run, and say what became of all.
+
+    Args:
+        folder: of the multirun.
+        name, added: where the config of its command comes from, as for ``compose``.
+    """
 
     def again(note: sweep.Note) -> dict[str, Any]:
         directory = folder / str(note.number)
         try:
-            return dispatch(compose(note.overrides), directory, note.overrides, reuse=True)
+            config = compose(note.overrides, name, added)
+            return dispatch(config, directory, note.overrides, reuse=True)
         finally:
             remove_if_empty(directory)
 
@@ -164,15 +177,21 @@ def dispatch(
     return result
 
 
-def compose(overrides: Iterable[str]) -> Config:
+def compose(overrides: Iterable[str], name: str = CONFIG, added: Path | None = None) -> Config:
     """The config that a command line of these overrides composes.
+
+    Args:
+        name: of the config that it begins with.
+        added: folder of configs besides those of Unroll.
 
     Raises:
         Refused: as the command line would.
     """
     words = [to_hydra_override(word) for word in overrides]
+    if added is not None:
+        words.append(f"hydra.searchpath=['file://{added}']")
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            return typed(hydra.compose("config", words))
+            return typed(hydra.compose(name, words))
     except (HydraException, OmegaConfBaseException) as error:
         raise Refused(explain(error)[0]) from error

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from unroll.data.config import CorpusConfig
-from unroll.errors import Refused, require, require_one_of, unknown
+from unroll.errors import Refused, require, require_one_of
 from unroll.evaluation.config import EvaluationConfig
 from unroll.folders import CHECKOUT as CHECKOUT
 from unroll.folders import CONF as CONF
@@ -154,7 +154,7 @@ def typed(composed: DictConfig) -> Config:
     """
     known = [item.name for item in fields(Config)]
     for given in map(str, composed):
-        require(given in known, unknown("key", given, known))
+        require_one_of("key", given, known)
     node = OmegaConf.masked_copy(composed, known)
     try:
         values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)

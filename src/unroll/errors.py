@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import (
@@ -71,7 +72,8 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> str:
 def require_one_of(key: str, given: str, allowed: Iterable[str]) -> None:
     """Raise ``Refused`` unless ``given`` is one of ``allowed``."""
     allowed = list(allowed)
-    require(given in allowed, unknown(key, given, allowed))
+    if given not in allowed:  # else the line, which takes a search, is not made
+        raise Refused(unknown(key, given, allowed))
 
 
 _hints: list[tuple[str, re.Pattern[str], str]] = []
@@ -97,6 +99,17 @@ def redacted(text: str) -> str:
         if len(value) >= SHORTEST_SECRET and _SECRET.search(name.upper()):
             text = text.replace(value, "***")
     return text
+
+
+def redacted_value(value: Any) -> Any:
+    """``value`` with each text in it ``redacted``: a text, or a list or dict that may hold some."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {key: redacted_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted_value(item) for item in value]
+    return value
 
 
 def bounded(text: str, longest: int = LONGEST) -> str:

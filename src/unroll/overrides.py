@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -17,6 +18,8 @@ from unroll.errors import Refused, bounded, require
 from unroll.folders import groups
 from unroll.registry import free_text
 
+CONFIG = "config"
+"""Name of the config that a command begins with, unless ``--config-name`` gives another."""
 MODES = ("run", "multirun", "cfg", "info", "shell_completion", "experimental_rerun")
 """Hydra's flags that exclude each other."""
 LONG = 200
@@ -145,8 +148,7 @@ def _nesting(value: object) -> int:
 
 def jobs_to_check(command: list[str]) -> Iterator[list[str]]:
     """Jobs of a multirun that together have every value of every key: the first job, and for each
-    further value the first one that has it. None if the command is a single run, or adds a folder
-    of configs.
+    further value the first one that has it. None if the command is a single run.
 
     Args:
         command: what ``to_hydra_command`` returned.
@@ -155,7 +157,7 @@ def jobs_to_check(command: list[str]) -> Iterator[list[str]]:
         Refused: a sweep has no values, or no end of them.
     """
     given = _given(command)
-    if not given.multirun or given.config_dir or given.config_name:
+    if not given.multirun:
         return
     overrides = [parsed(word) for word in given.overrides]
     listed = [item for item in overrides if item.value_type != ValueType.GLOB_CHOICE_SWEEP]
@@ -175,6 +177,24 @@ def jobs_to_check(command: list[str]) -> Iterator[list[str]]:
         if not seen.issuperset(job):
             seen.update(job)
             yield job
+
+
+def config_source(command: list[str]) -> tuple[str, Path | None]:
+    """The name of the config that a command begins with, and the folder of configs that it adds.
+
+    Args:
+        command: what ``to_hydra_command`` returned.
+
+    Raises:
+        Refused: the folder does not exist.
+    """
+    given = _given(command)
+    folder = Path(given.config_dir).resolve() if given.config_dir else None
+    require(
+        folder is None or folder.is_dir(),
+        f"--config-dir: '{given.config_dir}' not found; name a folder of configs",
+    )
+    return given.config_name or CONFIG, folder
 
 
 def _escape(found: re.Match[str]) -> str:

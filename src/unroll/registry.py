@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 
-from unroll.errors import Refused, require, unknown
+from unroll.errors import Refused, require, require_one_of, unknown
 
 ConfigClass = TypeVar("ConfigClass", bound=type)
 
@@ -80,7 +80,7 @@ def schema(group: str, name: str) -> Any:
     Raises:
         Refused: the name is not registered.
     """
-    require((group, name) in _targets, unknown(group, str(name), names(group)))
+    require_one_of(group, str(name), names(group))
     return _schemas[f"{group}/{name}"]
 
 
@@ -90,7 +90,7 @@ def target(group: str, name: str) -> Any:
     Raises:
         Refused: the name is not registered.
     """
-    require((group, name) in _targets, unknown(group, str(name), names(group)))
+    require_one_of(group, str(name), names(group))
     module, _, attribute = _targets[group, name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -119,7 +119,7 @@ def restore(group: str, values: dict[str, Any]) -> Any:
         raise Refused(unknown(group, name, names(group)))
     known = [item.name for item in fields(config)]
     for key in values:
-        require(key in known, unknown(f"key in {place}", str(key), known))
+        require_one_of(f"key in {place}", str(key), known)
     for item in fields(config):
         has_default = item.default is not MISSING or item.default_factory is not MISSING
         require(

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unroll.errors import BAD_INPUT, bounded, first_line
+from unroll.errors import BAD_INPUT, bounded, first_line, redacted_value
 from unroll.sweep import NOTES
 
 
@@ -31,6 +32,7 @@ class RunDirectory(Callback):
         _create("hydra.sweep.dir", config)
         RunDirectory.sweep = Path(config.hydra.sweep.dir)
         shutil.rmtree(RunDirectory.sweep / NOTES, ignore_errors=True)  # of an earlier multirun
+        _write_no_secrets(get_class(config.hydra.sweeper._target_))
 
 
 def _create(key: str, config: DictConfig) -> None:
@@ -45,6 +47,20 @@ def _create(key: str, config: DictConfig) -> None:
         line = f"{key}={directory} cannot be written: {reason}; name another folder"
         print(f"unroll: {bounded(line)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def _write_no_secrets(sweeper: Any) -> None:
+    """Hydra's sweeper writes its config into the directory of the multirun: give it one without
+    secrets. The jobs are made of the words of the command line and of the launcher's config."""
+    sweep = sweeper.sweep
+
+    def without_secrets(self: Any, arguments: list[str]) -> Any:
+        sweeper.sweep, directory = sweep, self.config.hydra.sweep.dir
+        self.config = OmegaConf.create(redacted_value(OmegaConf.to_container(self.config)))
+        self.config.hydra.sweep.dir = directory
+        return sweep(self, arguments)
+
+    sweeper.sweep = without_secrets
 
 
 def remove_if_empty(directory: Path) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unroll.errors import FAILED, explain, first_line
+from unroll.errors import FAILED, explain, first_line, redacted_value
 from unroll.tracking.ledger import write_atomically
 
 NOTES = "jobs"
@@ -35,7 +35,7 @@ class Note:
     """Its exit code."""
 
     def write(self, sweep: Path) -> None:
-        text = json.dumps(asdict(self), ensure_ascii=False)
+        text = json.dumps(redacted_value(asdict(self)), ensure_ascii=False)
         write_atomically(sweep / NOTES / f"{self.number}.json", text)
 
 

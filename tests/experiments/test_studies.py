@@ -18,6 +18,8 @@ from unroll.report.page import Answer
 from unroll.tasks.run import Run
 from unroll.tracking.ledger import claimed
 
+pytestmark = pytest.mark.usefixtures("mlruns")
+
 SMALL = (
     "data.limit=30",
     "model.hidden_size=8",

@@ -48,9 +48,10 @@ def test_deploy_weighs_times_and_scores_both_precisions(do, monkeypatch) -> None
         assert figures["model_bytes"] == figures["resident_bytes"] - figures["baseline_bytes"]
         assert figures["milliseconds_per_token"] > 0
         assert figures["tokens"] == 299
-    trained = load_run(run_id, compose(do.places), [])
+    config = compose([*do.places, "precision=float32"])
+    trained = load_run(run_id, config, [])
     stream = trained.read(trained.data, f"{do.folder}/cache").streams["test"]
-    by_hand = score(trained.model, opening(stream, 300), compose(do.places).evaluation, 0)
+    by_hand = score(trained.model, opening(stream, 300), config.evaluation, 0)
     assert single["perplexity"] == pytest.approx(by_hand.perplexity, rel=1e-5)
     assert small["perplexity"] == pytest.approx(by_hand.perplexity, rel=0.02)
     assert small["perplexity"] != single["perplexity"]

@@ -83,6 +83,7 @@ def test_the_parameters_of_a_model_without_layers_are_known_after_training(
     assert "parameters" not in figures({}, {}, layers)
 
 
+@pytest.mark.usefixtures("mlruns")
 def test_a_description_is_kept_in_the_store_and_reused_by_its_fingerprint(tmp_path: Path) -> None:
     from unroll.tracking.store import connect
 

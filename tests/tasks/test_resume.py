@@ -17,7 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from unroll.app import compose, dispatch
-from unroll.errors import BAD_INPUT, Refused, explain
+from unroll.errors import BAD_INPUT, INTERRUPTED, TERMINATED, Refused, explain
 from unroll.tasks import callbacks
 from unroll.tracking import journal, ledger
 from unroll.tracking.journal import Journal
@@ -85,16 +85,19 @@ def history(directory: Path) -> list[tuple[str, int, float]]:
     ]
 
 
-def started(home: Path, name: str, *words: str) -> subprocess.Popen[str]:
-    """A training in a process of its own, when it has a saved state."""
-    words = (*TINY, *places(home), *words, f"hydra.run.dir={home / name}")
-    process = subprocess.Popen(
+def new_process(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-m", "unroll", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
+
+
+def started(home: Path, name: str, *words: str) -> subprocess.Popen[str]:
+    """A training in a process of its own, when it has a saved state."""
+    process = new_process(*TINY, *places(home), *words, f"hydra.run.dir={home / name}")
     deadline = time.monotonic() + 120
     while not list((home / name).glob("checkpoints/state-*")):
         assert time.monotonic() < deadline
@@ -103,8 +106,16 @@ def started(home: Path, name: str, *words: str) -> subprocess.Popen[str]:
     return process
 
 
+def resumed_in_a_new_process(home: Path, *words: str) -> None:
+    """``unroll resume=latest``, which says nothing else about the run."""
+    process = new_process("resume=latest", f"tracking.directory={home}/runs", *words)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+
+
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)]
+    ("number", "code"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, TERMINATED), (signal.SIGINT, INTERRUPTED)],
 )
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(home, whole, number, code):
     stopped = home / f"stopped by {int(number)}"
@@ -114,12 +125,12 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(home, whole, number, 
     assert process.returncode == code, out
     assert "Traceback" not in out
     assert not ledger.is_finished(stopped)
-    result = resume(home, stopped)
-    assert result["resumed_at"] > 0
+    resumed_in_a_new_process(home)
+    result = json.loads((stopped / ledger.RESULT).read_text())
+    assert 0 < result["resumed_at"] < result["steps"]
     assert weights(stopped) == weights(whole)
     assert history(stopped) == history(whole)
     assert ledger.is_finished(stopped)
-    assert not (home / "unused").exists()
 
 
 def test_a_finished_run_goes_on_to_a_raised_bound(home, train):
@@ -128,7 +139,7 @@ def test_a_finished_run_goes_on_to_a_raised_bound(home, train):
     for reference in (run_id(two), name, "latest"):
         with pytest.raises(Refused, match="is finished; raise a bound"):
             resume(home, reference)
-    resume(home, "latest", "training.epochs=4")
+    resumed_in_a_new_process(home, "training.epochs=4")
     assert weights(two) == weights(four)
     assert history(two) == history(four)
 
@@ -227,6 +238,7 @@ def test_a_run_without_a_saved_state_starts_again(home, whole):
     assert resume(home, bare)["resumed_at"] == 0
     assert weights(bare) == weights(whole)
     assert history(bare) == history(whole)
+    assert not (home / "unused").exists()
 
 
 def test_a_damaged_state_is_passed_over_with_a_warning(home, whole, capsys):

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,11 @@ import pytest
 from unroll.app import compose, dispatch
 from unroll.errors import Refused
 from unroll.tasks.run import RESULT, Run
+from unroll.tracking import journal, ledger
 from unroll.tracking.store import connect
 from unroll.training import checkpoint
+
+pytestmark = pytest.mark.usefixtures("mlruns")
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "sampling.length=3")
 TINY += ("data.batching.batch_size=4", "data.batching.length=100", "device=cpu")
@@ -77,6 +81,64 @@ def test_a_run_killed_after_its_first_epoch_stays_killed_until_a_sweep_goes_on_w
     assert do("third", *training) == {"task": "train", "run_id": whole["run_id"], "reused": True}
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock of the machine, and how many seconds it is late."""
+    found, now = SimpleNamespace(late=0.0), time.time
+    monkeypatch.setattr(time, "time", lambda: now() - found.late)
+    return found
+
+
+def test_a_run_whose_clock_jumps_back_an_hour_is_in_order_wherever_it_is_kept(
+    do: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: SimpleNamespace,
+) -> None:
+    save = checkpoint.save
+
+    def saved(*arguments: Any, **keywords: Any) -> None:
+        save(*arguments, **keywords)
+        clock.late = 3600.0
+
+    do("before", *TINY, "training.max_steps=1")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", saved)
+        words = ("training.max_steps=6", "training.validate_every=2", "tracking.every=1")
+        run_id = do("jumped", *TINY, *words)["run_id"]
+    assert clock.late
+    times = [entry["time"] for entry in journal.entries(tmp_path / "jumped")]
+    assert times == sorted(set(times))
+    assert times[-1] - times[0] < 1_800_000, "milliseconds: without an hour's gap"
+    client = connect(tmp_path / "mlruns")
+    run = client.get_run(run_id)
+    assert run.info.start_time <= times[0]
+    assert run.info.end_time == times[-1]
+    points = journal.history(tmp_path / "jumped")
+    assert {point.step for point in points if point.key == "train/loss"} == {1, 2, 3, 4, 5, 6}
+    for key in {point.key for point in points}:
+        kept = [(p.step, p.timestamp, p.value) for p in client.get_metric_history(run_id, key)]
+        assert kept == [(p.step, p.time, p.value) for p in points if p.key == key]
+        assert kept == sorted(kept)
+    store = tmp_path / "mlruns"
+    assert [Path(entry.directory).name for entry in ledger.entries(store)] == ["before", "jumped"]
+    assert ledger.find_training(store, "latest") == tmp_path / "jumped"
+
+
+def test_latest_follows_the_clock_of_the_machine(
+    do: Callable[..., dict[str, Any]], tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    store = tmp_path / "mlruns"
+    for name, late, latest in (
+        ("first", 0.0, "first"),
+        ("an hour back", 3600.0, "first"),
+        ("put right", 0.0, "put right"),
+    ):
+        clock.late = late
+        do(name, *TINY, "training.max_steps=1", "tracking=disabled", f"seed={len(name)}")
+        assert ledger.find_training(store, "latest").name == latest
+
+
 def test_a_run_that_is_going_on_can_be_looked_at(
     do: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -130,7 +192,8 @@ def test_a_run_ends_as_its_work_does(tmp_path: Path, error: BaseException, statu
 
 
 def test_an_error_is_not_hidden_by_a_store_that_fails_too(tmp_path: Path) -> None:
-    run = Run(compose([f"tracking.directory={tmp_path}/mlruns"]), tmp_path / "run", [])
+    config = compose([f"tracking.directory={tmp_path}/mlruns", "tracking.wait_seconds=0"])
+    run = Run(config, tmp_path / "run", [])
     with pytest.raises(ZeroDivisionError), run.recorded() as tracker:  # noqa: PT012
         assert tracker.run_id
         (tmp_path / "mlruns" / "mlflow.db").unlink()

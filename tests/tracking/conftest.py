@@ -1,4 +1,4 @@
-"""A tracking store to start from: creating one takes MLflow seconds."""
+"""A tracking store to start from."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from unroll.tracking.store import connect
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("empty_store")
-    connect(folder)
-    return folder / "mlflow.db"
 
 
 @pytest.fixture

@@ -50,6 +50,22 @@ def test_a_parent_ends_the_children_that_were_cut_off(home: Path) -> None:
     assert len(search(family.client, family.experiment, "")) == 2
 
 
+def test_a_child_that_another_process_runs_is_left_to_it_and_so_is_the_parent(home: Path) -> None:
+    theirs = Family.open(config(home), "study cells", CELLS)
+    directory = home / "runs" / "theirs"
+    child = MLflowTracker(config(home, f"tracking.parent={theirs.run_id}"))
+    child.start(directory, "child", {}, {"directory": str(directory)})
+    run_id = child.run_id
+    ours = Family.open(config(home), "study cells", CELLS)
+    ours.finish("FINISHED")
+    assert ours.client.get_run(run_id).info.status == "RUNNING"
+    assert state(ours)[0] == "RUNNING"
+    child.close()  # as if its process was killed
+    theirs.finish("FAILED")
+    assert ours.client.get_run(run_id).info.status == "KILLED"
+    assert state(ours)[0] == "FAILED"
+
+
 def test_every_multirun_has_a_parent_of_its_own(home: Path) -> None:
     first, second = (parent(home, "multirun") for _ in range(2))
     assert first.run_id != second.run_id

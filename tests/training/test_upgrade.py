@@ -1,23 +1,33 @@
-"""Checkpoints of earlier versions: read, scored and sampled as in the version that wrote them."""
+"""Checkpoints of earlier versions: read, scored and sampled as in the version that wrote them.
+
+Of format 3 a run directory is kept, with a saved state of step 80 of its 88. A new format gets a
+folder of its own, made by the command in the tag ``overrides`` of this one's journal, in a folder
+with the text of the fixture ``text``.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from unroll.app import compose
+from unroll.app import compose, dispatch
 from unroll.config import restored
 from unroll.evaluation.perplexity import score
 from unroll.generation.sampler import sample
 from unroll.tasks.train import train
 from unroll.tasks.trained import Trained, load_run
+from unroll.tracking import ledger
 from unroll.training import checkpoint
 from unroll.training.upgrade import FORMAT, upgrade
 
 KEPT = Path(__file__).parent / "checkpoints"
 VERSION_1 = ("lstm_0.1.0", "ngram_0.1.0")
+RUN = KEPT / "run_format_3"
 TEST_PERPLEXITY = 21.45351075661164  # of lstm_0.1.0, in the result.json of its run
 TEST_TOKENS = 179
 
@@ -41,6 +51,7 @@ def opened(tmp_path):
 
     def opened_(name: str):
         places = [f"tracking.directory={tmp_path}", f"data.cache={tmp_path}", "device=cpu"]
+        places += ["precision=float32"]  # as their runs
         config = compose(["task=evaluate", f"run={KEPT / name}.safetensors", *places])
         return load_run(config.run, config, []), config
 
@@ -103,6 +114,37 @@ def test_a_model_of_version_1_generates_text(opened, name):
     )
     assert set(found.samples[0].text.split()) <= set(json.loads(trained.vocabulary.to_json()))
     assert found.samples[0].text
+
+
+def reported(directory: Path) -> dict[str, dict[str, float]]:
+    return json.loads((directory / ledger.RESULT).read_text())
+
+
+def test_a_gru_of_format_3_has_the_scores_that_its_run_reported(opened, text):
+    found = scored(*opened(f"{RUN.name}/{ledger.CHECKPOINTS}/best"), text)
+    expected = reported(RUN)["test"]
+    assert found.perplexity == pytest.approx(expected["perplexity"], rel=1e-6)
+    assert (found.tokens, found.accuracy) == (expected["tokens"], expected["accuracy"])
+
+
+def test_a_run_of_format_3_goes_on_from_its_saved_state_to_the_end_that_it_had(text, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(RUN, run)
+    (run / ledger.RESULT).unlink()  # as after a kill between steps 80 and 88
+    config = json.loads((run / ledger.CONFIG).read_text())
+    config["data"] |= {"path": str(text), "cache": str(tmp_path / "cache")}
+    config["tracking"]["directory"] = str(tmp_path)
+    (run / ledger.CONFIG).write_text(json.dumps(config))
+    words = [f"resume={run}"]
+    result = dispatch(compose(words), tmp_path / "unused", words, reuse=False)
+    assert (result["resumed_at"], result["steps"]) == (80, 88)
+    expected = reported(RUN)
+    for split in ("train", "valid", "test"):
+        perplexity = result[split]["perplexity"]
+        assert perplexity == pytest.approx(expected[split]["perplexity"], rel=1e-5), split
+    ours, theirs = (load_file(each / ledger.CHECKPOINTS / ledger.LAST) for each in (run, RUN))
+    for name, weights in theirs.items():
+        torch.testing.assert_close(ours[name], weights, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("version", range(1, FORMAT))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unroll.data.config import CorpusConfig, LeeNewsConfig, PennTreebankConfig, TextFilesConfig
 from unroll.data.tables import TABLES, Column, column_texts
 from unroll.data.text_reader import Reader, content_hash, existing, expand
-from unroll.errors import Refused, explain, require
+from unroll.errors import Refused, explain, redacted, require
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -237,7 +237,7 @@ def generated(
         _require_text(files[0], error)
         if not existed or explain(error)[0] is not None:
             raise
-    print(f"the cache entry {folder} is damaged: it is made again", flush=True)
+    print(redacted(f"the cache entry {folder} is damaged: it is made again"), flush=True)
     shutil.rmtree(folder)
     return table()
 

@@ -23,7 +23,7 @@ from unroll.data.corpus import TEXT, Corpus
 from unroll.data.text_reader import content_hash
 from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import END, FirstSeen, Vocabulary
-from unroll.errors import require
+from unroll.errors import redacted, require
 from unroll.registry import build
 
 if TYPE_CHECKING:
@@ -150,7 +150,8 @@ def encode(
         with FileLock(root / f"{fingerprint}.lock"):
             if not is_whole(folder):
                 if folder.is_dir():
-                    print(f"the cache entry {folder} is damaged: it is made again", flush=True)
+                    line = f"the cache entry {folder} is damaged: it is made again"
+                    print(redacted(line), flush=True)
                     shutil.rmtree(folder)
                 _write(folder, config, corpus, tokenizer, vocabulary)
     return _open(folder, config, fingerprint, corpus_fingerprint)

@@ -13,7 +13,9 @@ from torch import nn
 
 from unroll.config import Config
 from unroll.data.token_stream import Encoded
+from unroll.errors import redacted_value
 from unroll.evaluation.perplexity import Score, score
+from unroll.registry import free_text
 from unroll.tasks.run import Run
 from unroll.tracking import ledger
 from unroll.training import checkpoint
@@ -85,12 +87,18 @@ def restore_best(model: nn.Module, directory: Path) -> None:
 
 def checkpoint_header(config: Config, encoded: Encoded) -> dict[str, Any]:
     """What a checkpoint says besides weights, run and step. Paths to data are absolute, so that
-    the run can be read from any folder."""
+    the run can be read from any folder. A secret of the environment in a key that may be any text
+    is left out."""
     values = asdict(config)
     for key in ("path", "valid_path", "test_path"):
         if values["data"].get(key):
             values["data"][key] = os.path.abspath(values["data"][key])
     values["tracking"]["directory"] = os.path.abspath(values["tracking"]["directory"])
+    for key in free_text:
+        group, _, name = key.rpartition(".")
+        place = values[group] if group else values
+        if place.get(name) is not None:
+            place[name] = redacted_value(place[name])
     return {
         "config": values,
         "vocabulary": encoded.vocabulary.to_json(),

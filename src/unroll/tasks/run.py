@@ -20,7 +20,7 @@ import torch
 from unroll.config import Config, fingerprint, flat
 from unroll.data.config import CorpusConfig
 from unroll.data.token_stream import Encoded
-from unroll.errors import require
+from unroll.errors import redacted, redacted_value, require
 from unroll.models.precision import resolve_precision
 from unroll.registry import build
 from unroll.tracking import ledger
@@ -201,8 +201,9 @@ def device(config: Config) -> torch.device:
 
 
 def write_result(directory: Path, result: Result) -> None:
-    """Write result.json; NaN and infinity, which JSON does not have, become null."""
-    text = json.dumps(_finite(result), ensure_ascii=False, indent=2)
+    """Write result.json, without secrets; NaN and infinity, which JSON does not have, become
+    null."""
+    text = json.dumps(_finite(redacted_value(result)), ensure_ascii=False, indent=2)
     ledger.write_atomically(directory / RESULT, text + "\n")
 
 
@@ -217,5 +218,5 @@ def _finite(value: Any) -> Any:
 
 
 def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)
+    """Print a line at once, without secrets."""
+    print(redacted(line), flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unroll.config import Config
 from unroll.data.token_stream import Encoded
+from unroll.errors import redacted
 from unroll.generation.sampler import Samples, encode_prefixes
 from unroll.tasks.run import say
 
@@ -33,7 +34,8 @@ def default_prefixes(config: Config, encoded: Encoded) -> list[str]:
 
 def sample_text(samples: Samples) -> str:
     """The samples as text: a prefix and its continuation each."""
-    return "\n".join(f"{item.prefix} [...] {item.text}\n" for item in samples.samples)
+    text = "\n".join(f"{item.prefix} [...] {item.text}\n" for item in samples.samples)
+    return redacted(text)  # a prefix may hold any text
 
 
 def show_samples(samples: Samples) -> None:

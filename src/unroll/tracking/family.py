@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from unroll.errors import require
 from unroll.tracking.config import MLflowConfig
+from unroll.tracking.journal import is_written
 from unroll.tracking.source import UNKNOWN, source_tags
 from unroll.tracking.store import connect, experiment_id, locked, search, store_errors
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 PARENT = "UNROLL_PARENT_RUN"
 """Environment variable that gives the jobs of a multirun, in any process, their parent."""
 PARENT_TAG, REUSED, STUDY = "mlflow.parentRunId", "reused.", "study"
+DIRECTORY = "directory"
+"""Tag of a run: its run directory."""
 PARENT_OF = "parent_of"
 """Tag of the parent of a study, which a run that only names its study does not have."""
 
@@ -71,17 +74,29 @@ class Family:
         """The children that were run for this parent."""
         return search(self.client, self.experiment, f"tags.`{PARENT_TAG}` = '{self.run_id}'")
 
-    def end_children(self) -> None:
-        """End the children that were cut off as KILLED."""
+    def end_children(self) -> bool:
+        """End the children that were cut off as KILLED. A child that a process of this machine is
+        still writing is left alone.
+
+        Returns:
+            Whether all have ended.
+        """
+        ended = True
         for run in self._made():
             if run.info.status == "RUNNING":
-                self.client.set_terminated(run.info.run_id, "KILLED")
+                directory = run.data.tags.get(DIRECTORY)
+                if directory is not None and is_written(Path(directory)):
+                    ended = False
+                else:
+                    self.client.set_terminated(run.info.run_id, "KILLED")
+        return ended
 
     def finish(self, status: str) -> None:
         """End the children that were cut off as KILLED, and the parent with ``status``, unless no
-        child was started since it ended."""
-        self.end_children()
-        if self.client.get_run(self.run_id).info.status == "RUNNING":
+        child was started since it ended. While another process runs a child, the parent is left to
+        that process."""
+        ended = self.end_children()
+        if ended and self.client.get_run(self.run_id).info.status == "RUNNING":
             self.client.set_terminated(self.run_id, status)
 
 

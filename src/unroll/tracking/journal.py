@@ -24,6 +24,7 @@ from unroll.errors import bounded, require
 NAME, LOCK, DELIVERED = "tracking.journal", ".tracking.lock", "tracking.delivered"
 """Files of a run directory: the journal, who writes it, and what the store has of it."""
 CHUNK = 1 << 20  # bytes that are read at once
+ASKED_SECONDS = 0.2  # in which another process may only ask whether the run is written
 RETRY_SECONDS = 1.0  # between two tries to write to a full disk
 
 BEGIN = ("start", "extend")
@@ -156,7 +157,7 @@ class Journal:
 
         self.directory, self.path = directory, directory / NAME
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(directory / LOCK, timeout=0, thread_local=False)
+        self._lock = FileLock(directory / LOCK, timeout=ASKED_SECONDS, thread_local=False)
         try:
             self._lock.acquire()
         except Timeout:
@@ -270,6 +271,21 @@ class Journal:
         if entries(self.directory) == all_entries(self.directory):
             for name in (NAME, LOCK, DELIVERED):
                 (self.directory / name).unlink(missing_ok=True)
+
+
+def is_written(directory: Path) -> bool:
+    """Whether a process, this one included, is writing the run in a directory."""
+    from filelock import FileLock, Timeout
+
+    if not (directory / LOCK).is_file():
+        return False
+    lock = FileLock(directory / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def repeated(found: Iterable[Entry]) -> dict[tuple[str, int], list[int]]:

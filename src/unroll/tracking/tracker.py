@@ -26,6 +26,7 @@ from unroll.tracking.store import (
     experiment_id,
     find_run,
     finished,
+    hide_credentials,
     store_errors,
 )
 
@@ -240,6 +241,7 @@ class MLflowTracker(JournalTracker):
 
     def __init__(self, config: MLflowConfig) -> None:
         super().__init__(config)
+        hide_credentials()  # before anything is written
         self.config, self.store = config, Path(config.directory)
         self._courier: Courier | None = None
 
