@@ -101,7 +101,7 @@ class WittenBell(MaximumLikelihood):
     """
 
     def pseudocounts(self, counts: Counts, contexts: Counts, number: int) -> Reals | float:
-        different: Reals = np.bincount(contexts, np.sign(counts).astype(np.float64), number)
+        different: Reals = np.bincount(contexts, np.sign(counts), number).astype(np.float64)
         return different
 
 
