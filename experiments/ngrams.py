@@ -10,7 +10,14 @@ from unroll.report.page import Answer, Published, sentence, shown
 from unroll.report.runs import Measured, measured
 from unroll.report.verdict import verdict
 
-SMOOTHINGS = {"kneser_ney": "Kneser-Ney", "laplace": "Laplace", "none": "no smoothing"}
+SMOOTHINGS = {
+    "kneser_ney": "Kneser-Ney",
+    "good_turing": "Good-Turing",
+    "witten_bell": "Witten-Bell",
+    "additive": "additive",
+    "laplace": "Laplace",
+    "none": "no smoothing",
+}
 ORDERS = (1, 2, 3, 5)
 LSTM = "LSTM of 200 units"
 
@@ -49,6 +56,8 @@ def answer_penn_treebank(results: Results) -> Answer:
         for what, figure, name, remark in (
             ("trigram", "148 (Kneser-Ney); “about 120”", label("kneser_ney", 3), ""),
             ("5-gram", "141.2", label("kneser_ney", 5), ""),
+            ("Good-Turing trigram", "165.2 (Mikolov et al. 2011)", label("good_turing", 3), ""),
+            ("Good-Turing 5-gram", "162.3 (Mikolov et al. 2011)", label("good_turing", 5), ""),
             (
                 "LSTM",
                 "about 80",
@@ -112,7 +121,8 @@ def _answer(results: Results, name: str) -> Answer:
                     study.PARAMETERS,
                 ],
                 "n-grams have no seed; parameters of an n-gram model: the numbers it keeps. "
-                "Laplace smoothing backs off to single words, as the document prints it.",
+                "Laplace smoothing backs off to single words, as the document prints it; additive "
+                "smoothing adds 1 to the count of every word, seen or not.",
             ),
         ],
     )

@@ -24,7 +24,7 @@ from unroll.evaluation.perplexity import score
 from unroll.generation.sampler import sample
 from unroll.models.config import NGramConfig
 from unroll.models.ngram import NOTHING, NGramModel
-from unroll.models.smoothing import SMOOTHINGS, discounts_of
+from unroll.models.smoothing import SMOOTHINGS, discount_ratios, discounts_of
 from unroll.registry import build
 from unroll.training import checkpoint
 
@@ -81,7 +81,7 @@ def test_words_are_drawn_by_their_tempered_probabilities_and_the_first_where_non
 
 
 class Slow:
-    """The counts of all three: words after each context, different words before each n-gram."""
+    """The counts of all: words after each context, different words before each n-gram."""
 
     def __init__(
         self, text: list[int], order: int, vocabulary: int, pseudocount: float = 0.7
@@ -113,6 +113,63 @@ class SlowLaplace(Slow):
             return single
         seen = self.counts[context]
         return (seen[word] + e * single) / (seen.total() + e)
+
+
+class SlowAdditive(Slow):
+    def p(self, word: int, context: Words) -> float:
+        seen, k = self.counts[context], self.pseudocount
+        return (seen[word] + k) / (seen.total() + k * self.vocabulary)
+
+
+class SlowWittenBell(Slow):
+    def p(self, word: int, context: Words) -> float:
+        lower = self.p(word, context[1:]) if context else 1 / self.vocabulary
+        seen = self.counts[context]
+        if not seen:
+            return lower
+        return (seen[word] + len(seen) * lower) / (seen.total() + len(seen))
+
+
+class SlowGoodTuring(Slow):
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.ratios = [self.estimated(length) for length in range(self.order)]
+
+    def estimated(self, length: int) -> dict[int, float]:
+        n = Counter(
+            count
+            for context, words in self.counts.items()
+            for count in words.values()
+            if len(context) == length
+        )
+        for k in (5, 4, 3, 2):
+            if all(n[r] for r in range(1, k + 2)):
+                common = (k + 1) * n[k + 1] / n[1]
+                if common < 1:
+                    good = {r: (r + 1) * n[r + 1] / n[r] for r in range(1, k + 1)}
+                    found = {r: (good[r] / r - common) / (1 - common) for r in good}
+                    if all(0 < ratio < 1 for ratio in found.values()):
+                        return found
+        return {r: (r - 0.5) / r for r in (1, 2, 3, 4, 5)}
+
+    def p(self, word: int, context: Words) -> float:
+        def lower(word: int) -> float:
+            return self.p(word, context[1:]) if context else 1 / self.vocabulary
+
+        fewest = 2 if len(context) >= 2 else 1
+        seen = {word: count for word, count in self.counts[context].items() if count >= fewest}
+        if not seen:
+            return lower(word)
+        ratios = self.ratios[len(context)]
+        kept = {word: count * ratios.get(count, 1) for word, count in seen.items()}
+        rest = sum(lower(word) for word in range(self.vocabulary) if word not in seen)
+        if rest < 1e-9:
+            return kept.get(word, 0) / sum(kept.values())
+        total = self.counts[context].total()
+        total += sum(kept.values()) == total
+        if word in seen:
+            return kept[word] / total
+        return (1 - sum(kept.values()) / total) * lower(word) / rest
 
 
 class SlowKneserNey(Slow):
@@ -150,7 +207,18 @@ class SlowKneserNey(Slow):
         return (kept + sum(taken.values()) * lower) / sum(seen.values())
 
 
-SLOW = {"kneser_ney": SlowKneserNey, "laplace": SlowLaplace, "none": SlowMaximumLikelihood}
+SLOW = {
+    "additive": SlowAdditive,
+    "good_turing": SlowGoodTuring,
+    "kneser_ney": SlowKneserNey,
+    "laplace": SlowLaplace,
+    "none": SlowMaximumLikelihood,
+    "witten_bell": SlowWittenBell,
+}
+
+
+def test_every_smoothing_has_its_formula():
+    assert set(SLOW) == set(SMOOTHINGS)
 
 
 @settings(deadline=None, max_examples=60)
@@ -192,6 +260,9 @@ def test_a_text_with_every_discount_equals_the_formula_too(smoothing):
     slow = SLOW[smoothing](text, 3, 12)
     if smoothing == "kneser_ney":
         assert slow.discounts[2] != [0.5, 1.0, 1.5]
+    if smoothing == "good_turing":
+        assert len(slow.ratios[2]) > 2
+        assert slow.ratios[2] != {r: 1 - 0.5 / r for r in range(1, 6)}
     expected = [[slow.p(word, words_of(one)) for word in range(12)] for one in contexts]
     found = model_of(text, 3, smoothing, 12).softmax.probabilities(contexts)
     assert torch.allclose(found, torch.tensor(expected), rtol=1e-5, atol=1e-7)
@@ -213,12 +284,46 @@ def test_discounts_are_above_zero_and_at_most_the_count(numbers):
         assert 0 < discount <= count
 
 
+def test_the_shares_that_counts_keep_follow_the_formula_of_katz():
+    counts = np.repeat([0, 1, 2, 3, 4, 5, 6, 90], [7, 60, 24, 14, 9, 6, 4, 2])
+    common = 6 * 4 / 60
+    good_turing = (2 * 24 / 60, 3 * 14 / 24 / 2, 4 * 9 / 14 / 3, 5 * 6 / 9 / 4, 6 * 4 / 6 / 5)
+    expected = [(each - common) / (1 - common) for each in good_turing]
+    assert discount_ratios(counts) == pytest.approx(expected)
+    # what singles lose is what Good and Turing give to n-grams never seen: n(1) of all counts
+    kept = np.array([0, *expected])
+    lost = sum((1 - kept[r]) * r * (counts == r).sum() for r in range(1, 6))
+    assert lost == pytest.approx((counts == 1).sum())
+
+
+@settings(deadline=None)
+@given(numbers=st.lists(st.integers(0, 40), min_size=7, max_size=7))
+def test_a_count_keeps_more_than_nothing_and_less_than_all(numbers):
+    found = discount_ratios(np.repeat([1, 2, 3, 4, 5, 6, 9], numbers))
+    assert 2 <= len(found) <= 5
+    assert all(0 < share < 1 for share in found)
+
+
+def test_a_context_that_is_followed_by_one_frequent_word_alone_leaves_something_to_the_others():
+    model = model_of([0, 1] * 20 + [2, 3, 4], 2, "good_turing")
+    found = model.softmax.probabilities(torch.tensor([[0]]))[0]
+    assert found[1] == pytest.approx(20 / 21)
+    assert (found > 0).all()
+
+
+def test_a_context_that_is_followed_by_every_word_backs_off_to_nothing():
+    model = model_of([0, 0, 1, 0, 1, 0, 2, 0, 3, 0, 4], 2, "good_turing")
+    found = model.softmax.probabilities(torch.tensor([[0]]))[0]
+    kept = np.array([1 * 0.5, 2 * 0.75, 0.5, 0.5, 0.5])
+    assert found.tolist() == pytest.approx((kept / kept.sum()).tolist())
+
+
 def test_only_without_smoothing_an_unseen_word_has_probability_zero():
     text = [0, 1, 2, 0, 1, 3]
     stream = TokenStream.from_documents([np.array([0, 1, 4])], 3)
     base = compose(["tracking=disabled"]).evaluation
     assert score(model_of(text, 3, "none"), stream, base, unknown=4).perplexity == math.inf
-    for smoothing in ("laplace", "kneser_ney"):
+    for smoothing in set(SMOOTHINGS) - {"none"}:
         found = score(model_of(text, 3, smoothing), stream, base, unknown=4)
         assert math.isfinite(found.perplexity)
 
@@ -356,6 +461,7 @@ def test_a_model_of_another_order_or_vocabulary_is_refused(tmp_path, order, voca
         (["model.order=-2"], r"model\.order=-2: must be at least 1"),
         (["model.smoothing=laplce"], "did you mean 'laplace'"),
         (["model.smoothing=laplace", "model.pseudocount=0"], r"model\.pseudocount=0.*above 0"),
+        (["model.smoothing=additive", "model.pseudocount=0"], r"above 0.*for additive smoothing"),
         (["model.smoothing=laplace", "model.pseudocount=-1"], r"model\.pseudocount=-1.*above 0"),
         (["model.smoothing=laplace", "model.pseudocount=inf"], r"model\.pseudocount=inf.*finite"),
         (["model.smoothing=laplace", "model.pseudocount=nan"], r"model\.pseudocount=nan.*finite"),
@@ -367,19 +473,27 @@ def test_a_setting_that_makes_no_model_is_refused(composed, words, said):
         composed("model=ngram", *words)
 
 
-def test_the_pseudocount_is_checked_for_laplace_only(composed):
+def test_the_pseudocount_is_checked_only_where_it_is_used(composed):
     assert composed("model=ngram", "model.pseudocount=0").model.pseudocount == 0
 
 
 # Published figures
 
 
+PUBLISHED = {
+    ("kneser_ney", 3): 148.3,
+    ("kneser_ney", 5): 141.2,
+    ("good_turing", 3): 165.2,
+    ("good_turing", 5): 162.3,
+}
+"""Perplexities of Penn Treebank's test set (Mikolov et al. 2011)."""
+
+
 def test_penn_treebank_has_the_published_perplexities(composed, shared):
-    """Modified Kneser-Ney: 141.2 for 5-grams (Mikolov et al. 2011), 148 for trigrams."""
     config = composed("data=penn_treebank", f"data.path={shared('ptb')}")
     encoded = encode(config.data, build("data", config.data))
-    found = {}
-    for order, smoothing in ((3, "kneser_ney"), (5, "kneser_ney"), (3, "laplace")):
+
+    def found(smoothing: str, order: int) -> float:
         made = model_of(
             encoded.streams["train"].tokens,
             order,
@@ -388,7 +502,9 @@ def test_penn_treebank_has_the_published_perplexities(composed, shared):
             pseudocount=1.0,
         )
         test = score(made, encoded.streams["test"], config.evaluation, encoded.vocabulary.unknown)
-        found[smoothing, order] = test.perplexity
-    assert 145 < found["kneser_ney", 3] < 152
-    assert 138 < found["kneser_ney", 5] < 144
-    assert found["laplace", 3] > 3 * found["kneser_ney", 3]
+        return test.perplexity
+
+    for (smoothing, order), figure in PUBLISHED.items():
+        assert found(smoothing, order) == pytest.approx(figure, rel=0.02)
+    assert found("kneser_ney", 3) < found("witten_bell", 3) < found("laplace", 3) / 2
+    assert found("additive", 3) > found("laplace", 3)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unroll.app import compose
+from unroll.data.token_stream import Encoded, TokenStream
+from unroll.data.vocabulary import SPECIALS, Vocabulary
 from unroll.errors import Refused
+from unroll.registry import build
 from unroll.tasks.train import train
+from unroll.tasks.training_result import warn_of_unknown
 from unroll.tracking.tracker import DisabledTracker
 
 TINY = ("data=text_files", "data.batching.length=5", "data.batching.batch_size=3",
@@ -18,13 +24,18 @@ LSTM = ("model=lstm", "model.hidden_size=4", "model.embedding_size=4")
 NGRAM = ("model=ngram", "model.order=2")
 
 
+def third(document: int) -> int:
+    return document % 3
+
+
 @pytest.fixture
 def trained(tmp_path):
     """The result of a training without a tracking server."""
 
-    def trained_(*words: str, model: tuple[str, ...] = LSTM):
+    def trained_(*words: str, model: tuple[str, ...] = LSTM, number: Callable[[int], int] = third):
         text = tmp_path / "text.txt"
-        text.write_text("\n\n".join(f"one two three {i % 3} four five six ." for i in range(40)))
+        documents = (f"one two three {number(i)} four five six ." for i in range(40))
+        text.write_text("\n\n".join(documents))
         places = [f"data.path={text}", f"tracking.directory={tmp_path}", f"data.cache={tmp_path}"]
         overrides = ["tracking=disabled", *model, *TINY, *places, *words]
         config = compose(overrides)
@@ -57,6 +68,41 @@ def test_a_training_without_a_validation_split_needs_no_such_setting(trained):
     result = trained("data.valid_fraction=0")
     assert result["valid"] is None
     assert result["best_step"] == result["steps"]
+
+
+@pytest.mark.parametrize("model", [LSTM, NGRAM])
+def test_unknown_words_that_cannot_be_learned_give_one_line_of_warning(trained, capsys, model):
+    trained(model=model, number=lambda document: document)  # each number once: held out, unknown
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("unroll: 12.5% of the ")
+    assert "set data.vocabulary.min_frequency=2" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (["data.vocabulary.min_frequency=2"], lambda document: document),  # <unk> is learned
+        (["data/tokenizer=subword"], lambda document: document),  # nothing is unknown
+        ([], third),
+        (["data.valid_fraction=0", "data.test_fraction=0"], lambda document: document),
+    ],
+)
+def test_there_is_no_warning_where_unknown_words_are_learned_or_absent(
+    trained, capsys, words, number
+):
+    trained(*words, number=number)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("unknown", "lines"), [(1, 0), (2, 1)])
+def test_a_hundredth_of_unknown_tokens_is_no_reason_to_warn(capsys, unknown, lines):
+    vocabulary = Vocabulary([*SPECIALS, "one"])
+    test = np.array([vocabulary.unknown] * unknown + [4] * (100 - unknown))
+    streams = {"train": np.array([4, 4]), "test": test}
+    found = {split: TokenStream.from_documents([ids]) for split, ids in streams.items()}
+    tokenizer = build("data/tokenizer", compose(["data/tokenizer=word"]).data.tokenizer)
+    warn_of_unknown(Encoded(tokenizer, vocabulary, found, "", ""))
+    assert len(capsys.readouterr().err.splitlines()) == lines
 
 
 def test_the_loss_curve_is_drawn_without_a_tracking_store(trained, tmp_path: Path):

@@ -145,6 +145,13 @@ class CorpusConfig:
         )
 
 
+@register("data", "wikipedia", builds="unroll.data.wikipedia:Wikipedia")
+@dataclass(frozen=True)
+class WikipediaConfig(CorpusConfig):
+    """About a hundred articles of English Wikipedia, from a dump that is part of the gensim
+    package. Every tenth one is held out for each of validation and test."""
+
+
 @register("data", "lee_news", builds="unroll.data.corpus:LeeNews")
 @dataclass(frozen=True)
 class LeeNewsConfig(CorpusConfig):

@@ -119,22 +119,31 @@ def _seeded_choice(rows: list[int], count: int, seed: int) -> list[int]:
     return chosen
 
 
+def part_of_gensim(file: str, corpus: str) -> Path:
+    """A text that the installed package gensim contains; gensim itself is not imported.
+
+    Raises:
+        Refused: gensim is not installed, or lacks the file.
+    """
+    found = importlib.util.find_spec("gensim")
+    if found is None or found.origin is None:
+        raise Refused(
+            f"data={corpus} reads a text that is part of the package gensim, which is not "
+            "installed: pip install gensim, or use another data="
+        )
+    return existing(Path(found.origin).parent / "test" / "test_data" / file)
+
+
 class LeeNews(Corpus):
     """300 training and 50 test articles, one per line, from the installed gensim package."""
 
     config: LeeNewsConfig
 
     def files(self) -> dict[str, list[Path]]:
-        found = importlib.util.find_spec("gensim")  # finds the package, does not import it
-        if found is None or found.origin is None:
-            raise Refused(
-                "data=lee_news reads a corpus that is part of the package gensim, which is not "
-                "installed: pip install gensim, or use another data="
-            )
-        folder = Path(found.origin).parent / "test" / "test_data"
+        name = self.config.name
         return {
-            "train": [existing(folder / "lee_background.cor")],
-            "test": [existing(folder / "lee.cor")],
+            "train": [part_of_gensim("lee_background.cor", name)],
+            "test": [part_of_gensim("lee.cor", name)],
         }
 
     def table(self, files: list[Path]) -> Dataset:

@@ -14,7 +14,7 @@ from unroll.registry import register
 
 LANGUAGE_MODEL = "unroll.models.language_model:LanguageModel"
 TRAINER = "unroll.training.loop:Trainer"
-SMOOTHINGS = ("kneser_ney", "laplace", "none")
+SMOOTHINGS = ("additive", "good_turing", "kneser_ney", "laplace", "none", "witten_bell")
 PRECISIONS = ("float32", "bfloat16")
 """Number formats of a model's products."""
 
@@ -226,16 +226,20 @@ class NGramConfig(ModelConfig):
     order: int
     """Words of an n-gram: the predicted one and its context of order - 1."""
     smoothing: str
-    """kneser_ney: interpolated modified Kneser-Ney; laplace: the formula of d2l 8.3.1; none."""
+    """kneser_ney: interpolated modified Kneser-Ney; witten_bell: interpolated; good_turing: the
+    back-off of Katz; additive: a pseudocount for every word; laplace: one for every context, shared
+    like single words, as in d2l 8.3.1; none."""
     pseudocount: float
-    """Added to the count of every context by laplace."""
+    """additive adds it to the count of every word after every context (1: the rule of Laplace);
+    laplace adds it to the count of every context."""
 
     def __post_init__(self) -> None:
         require(self.order >= 1, f"model.order={self.order}: must be at least 1")
         require_one_of("model.smoothing", self.smoothing, SMOOTHINGS)
+        used = self.smoothing in ("additive", "laplace")
         require(
             math.isfinite(self.pseudocount)
-            and (self.pseudocount > 0 or (self.pseudocount == 0 and self.smoothing != "laplace")),
-            f"model.pseudocount={self.pseudocount}: must be above 0 and finite for laplace "
-            "smoothing (for no smoothing, set model.smoothing=none)",
+            and (self.pseudocount > 0 or (self.pseudocount == 0 and not used)),
+            f"model.pseudocount={self.pseudocount}: must be above 0 and finite for "
+            f"{self.smoothing} smoothing (for no smoothing, set model.smoothing=none)",
         )

@@ -102,7 +102,7 @@ class NGramTables(nn.Module):
     def __init__(self, config: NGramConfig, vocabulary_size: int) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
-        self.smoothing: MaximumLikelihood = SMOOTHINGS[config.smoothing](config)
+        self.smoothing: MaximumLikelihood = SMOOTHINGS[config.smoothing](config, vocabulary_size)
         uniform = torch.full((vocabulary_size,), 1 / vocabulary_size)
         self.register_buffer("unigrams", uniform)
         self.orders = nn.ModuleList(
@@ -118,16 +118,16 @@ class NGramTables(nn.Module):
         """Fill the tables from the counts of each order, the lowest first."""
         device, size = self.unigrams.device, self.vocabulary_size
         contexts = 1  # a single word has one context, the empty one
+        lower = np.full(size, 1 / size)
         for order, found in enumerate(orders, start=1):
             counts = found.continuations if self.smoothing.continuations else found.counts
             before = found.keys // size
-            kept = self.smoothing.kept(counts)
-            total = np.bincount(before, counts, contexts) + self.smoothing.pseudocount
-            left = total - np.bincount(before, kept, contexts)
-            seen = np.maximum(total, np.finfo(float).tiny)  # 0 / 0: all is left over
-            shares, backoffs = kept / seen[before], np.where(total > 0, left / seen, 1)
+            if order > 1:
+                lower = lower[found.endings]
+            shares, backoffs = self.smoothing.estimates(order, counts, before, contexts, lower)
+            lower = shares + self.smoothing.interpolated * backoffs[before] * lower
             if order == 1:
-                self.unigrams = torch.from_numpy(shares + backoffs / size).float().to(device)
+                self.unigrams = torch.from_numpy(lower).float().to(device)
             else:
                 self.longer[order - 2].fill(found.keys, shares, backoffs, device)
             contexts = len(found.keys)
@@ -138,9 +138,11 @@ class NGramTables(nn.Module):
         only the probabilities of the targets are computed."""
         chances = self.unigrams[targets]
         for table, context, present in self._contexts(hidden):
-            lower = chances if self.smoothing.stepwise else self.unigrams[targets]
-            found = table.shares[table.find(context, targets, self.vocabulary_size)]
-            chances = torch.where(present, found + table.backoffs[context] * lower, chances)
+            places = table.find(context, targets, self.vocabulary_size)
+            rest = table.backoffs[context] * self.smoothing.lower(chances, self.unigrams[targets])
+            if not self.smoothing.interpolated:
+                rest = rest.where(places == NOTHING, 0)
+            chances = torch.where(present, table.shares[places] + rest, chances)
         return -chances.log().sum().item(), math.nan
 
     def probabilities(self, hidden: Tensor) -> Tensor:
@@ -148,9 +150,11 @@ class NGramTables(nn.Module):
         rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
         chances = self.unigrams.expand(len(rows), -1)
         for table, context, present in self._contexts(rows):
-            lower = chances if self.smoothing.stepwise else self.unigrams
+            lower = self.smoothing.lower(chances, self.unigrams)
             mixed = table.backoffs[context].unsqueeze(1) * lower
             row, word, share = table.followers(context, self.vocabulary_size)
+            if not self.smoothing.interpolated:
+                mixed[row, word] = 0
             mixed[row, word] += share
             chances = torch.where(present.unsqueeze(1), mixed, chances)
         return chances.reshape(*hidden.shape[:-1], self.vocabulary_size)
@@ -242,12 +246,14 @@ class Table(nn.Module):
 
 @dataclass(frozen=True)
 class NGramCounts:
-    """The n-grams of one order in a text: their keys, increasing; their counts; and the number of
-    different words each was seen after (in the highest order: the counts again)."""
+    """The n-grams of one order in a text, by increasing key."""
 
     keys: Counts
+    endings: Counts
+    """The number of each n-gram without its first word; of a single word its own."""
     counts: Counts
     continuations: Counts
+    """The number of different words each was seen after; in the highest order the counts again."""
 
 
 def count_ngrams(
@@ -256,7 +262,7 @@ def count_ngrams(
     """The n-grams of each order from 1 to ``order``; the key of a single word is its id."""
     words = tokens.astype(np.int64)
     keys, counts = np.arange(vocabulary_size), np.bincount(words, minlength=vocabulary_size)
-    numbers = words  # of the n-gram that ends at each position
+    endings, numbers = keys, words  # the latter of the n-gram that ends at each position
     found = []
     for length in range(2, order + 1):
         longer, first, longer_numbers, longer_counts = np.unique(
@@ -265,7 +271,9 @@ def count_ngrams(
             return_inverse=True,
             return_counts=True,
         )
-        endings = numbers[1:][first]  # each longer n-gram without its first word
-        found.append(NGramCounts(keys, counts, np.bincount(endings, minlength=len(keys))))
-        keys, counts, numbers = longer, longer_counts, longer_numbers
-    return [*found, NGramCounts(keys, counts, counts)]
+        longer_endings = numbers[1:][first]
+        continuations = np.bincount(longer_endings, minlength=len(keys))
+        found.append(NGramCounts(keys, endings, counts, continuations))
+        keys, endings, counts = longer, longer_endings, longer_counts
+        numbers = longer_numbers
+    return [*found, NGramCounts(keys, endings, counts, counts)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,12 @@ def keep_artifacts(run: Run, header: dict[str, Any], outcome: Outcome, samples: 
     tracker.log_file(checkpoints / ledger.LAST, "checkpoints")
 
 
+UNKNOWN_SHARE = 0.01
+"""A larger share of unknown tokens in held-out text is worth a warning if none was learned."""
+
+
 def show_text(config: Config, encoded: Encoded) -> None:
-    """Print the vocabulary, the splits and the batches before training.
+    """Print the vocabulary, the splits and the batches before training; warn of unknown tokens.
 
     Raises:
         Refused: the training split is too short for one batch.
@@ -92,6 +97,7 @@ def show_text(config: Config, encoded: Encoded) -> None:
     show_vocabulary(vocabulary, most_frequent(token_counts(train, len(vocabulary)), vocabulary))
     for split, stream in encoded.streams.items():
         say(f"{split}: {stream.documents:,} documents, {len(stream):,} tokens")
+    warn_of_unknown(encoded)
     steps = batching.steps(train)
     name, rows = config.data.batching.name, config.data.batching.batch_size
     length = config.data.batching.length
@@ -100,6 +106,25 @@ def show_text(config: Config, encoded: Encoded) -> None:
         say(f"windows: {windows:,} of {length} tokens, {steps:,} batches of {rows} per epoch")
     else:
         say(f"{name}: {steps:,} batches of {rows} x {length} per epoch")
+
+
+def warn_of_unknown(encoded: Encoded) -> None:
+    """Print a line to standard error if the training split has no ``<unk>``, which is then never
+    learned, but a held-out split has many."""
+    vocabulary = encoded.vocabulary
+    shares = {
+        split: int(token_counts(stream, len(vocabulary))[vocabulary.unknown]) / len(stream)
+        for split, stream in encoded.streams.items()
+    }
+    held_out, share = max(shares.items(), key=lambda item: item[1])
+    if shares["train"] == 0 and share > UNKNOWN_SHARE:
+        print(
+            f"unroll: {share:.1%} of the {held_out} tokens are <unk>, but no training token is, so "
+            "a model cannot learn to predict it: set data.vocabulary.min_frequency=2, or "
+            "data/tokenizer=subword, which has no unknown tokens",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def show_training(model: Model, outcome: Outcome, test: Score | None, samples: Samples) -> None:
