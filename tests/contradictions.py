@@ -31,6 +31,8 @@ data=recall data.gap=-3
 data=recall data.symbols=1
 model=ngram evaluation.gradient_steps=5
 model=ngram model.hidden_size=8
+model=ngram training.dropout_mask=sequence
+training.dropout_mask=sentence
 model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=rnn model.forget_gate_bias=1

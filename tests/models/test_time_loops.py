@@ -137,20 +137,23 @@ def test_an_lstm_loops_for_single_steps_and_in_bfloat16_only(monkeypatch, time, 
     assert len(seen) == loops
 
 
+@pytest.mark.parametrize("one_mask", [False, True])
 @pytest.mark.parametrize("name", MODULES)
-def test_dropout_acts_on_the_outputs_of_all_layers_but_the_last(monkeypatch, name):
+def test_dropout_acts_on_the_outputs_of_all_layers_but_the_last(monkeypatch, name, one_mask):
     seen = []
 
-    def note(values, share, training):
-        seen.append((tuple(values.shape), share, training))
+    def note(values, share, training, over):
+        seen.append((tuple(values.shape), share, training, over))
         return values
 
     monkeypatch.setattr(time_loops, "dropout", note)
-    module = MODULES[name][0](3, 4, num_layers=3, dropout=0.25, batch_first=True)
+    options = {"dropout": 0.25, "one_mask": one_mask, "batch_first": True}
+    module = MODULES[name][0](3, 4, num_layers=3, **options)
     zeros = torch.zeros(3, 2, 4)
     module(torch.zeros(2, 5, 3), (zeros, zeros) if name == "lstm" else zeros)
     module.eval()(torch.zeros(2, 5, 3), (zeros, zeros) if name == "lstm" else zeros)
-    assert seen == 2 * [((5, 2, 4), 0.25, True)] + 2 * [((5, 2, 4), 0.25, False)]
+    over = 0 if one_mask else None
+    assert seen == [((5, 2, 4), 0.25, training, over) for training in (True, True, False, False)]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -27,6 +27,7 @@ def zigzag(step: int) -> float:
 SETTINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "carried state": ([], {}),
     "lstm, dropout, adam": (["model=lstm", "optimizer=adam"], {"model": DROPOUT}),
+    "variational dropout": (["model=lstm"], {"model": DROPOUT | {"dropout_mask": "sequence"}}),
     "gru, adamw, cosine": (
         ["model=gru", "optimizer=adamw", "optimizer/schedule=cosine",
          "optimizer.schedule.warmup_steps=3"],

@@ -69,8 +69,9 @@ class LanguageModel(nn.Module):
             nn.init.normal_(tied, std=self.cell.width**-0.5)
         if config.spectral_radius is not None:
             self.cell.set_spectral_radius(config.spectral_radius)
-        self.embedding_dropout = Dropout(config.embedding_dropout)
-        self.output_dropout = Dropout(config.output_dropout)
+        over = 0 if config.one_mask else None  # of time-major values
+        self.embedding_dropout = Dropout(config.embedding_dropout, over)
+        self.output_dropout = Dropout(config.output_dropout, over)
 
     @property
     def bidirectional(self) -> bool:

@@ -66,6 +66,7 @@ class Cell(nn.Module, Generic[Config]):
             "dropout": config.dropout if config.layers > 1 else 0.0,
             "bidirectional": config.bidirectional,
             "batch_first": True,
+            "one_mask": config.one_mask,
         }
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:

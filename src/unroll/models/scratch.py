@@ -69,7 +69,8 @@ class Layers(nn.Module, Generic[Config]):
                 ends.append(now)
             inputs = torch.cat(sides, dim=-1)
             if layer + 1 < self.config.layers:
-                inputs = dropout(inputs, self.config.dropout, self.training)
+                over = 1 if self.config.one_mask else None
+                inputs = dropout(inputs, self.config.dropout, self.training, over)
         after = tuple(torch.stack(part) for part in zip(*ends, strict=True))
         return inputs, after if isinstance(state, tuple) else after[0]
 

@@ -72,6 +72,8 @@ class TrainingConfig:
     """Upper bound on the gradient's norm over all parameters (Pascanu et al. 2013)."""
     dropout: float
     """Dropout of the model, wherever the model does not set its own."""
+    dropout_mask: str
+    """How dropout is drawn, wherever the model does not set its own."""
     truncation: TruncationConfig
     """How far back-propagation through time goes within the sequences of a batch. A state that is
     carried to the next batch is detached."""

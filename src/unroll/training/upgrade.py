@@ -9,7 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-FORMAT = 3
+FORMAT = 4
 """Version of the checkpoints that are written. Version 1 (Unroll 0.1.0) had no number."""
 
 Values = dict[str, Any]
@@ -20,7 +20,12 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """Since version 1: keys by group, the old name and the new one."""
 
-RECURRENT: Values = {"bias": "double", "softmax": {"name": "full"}, "spectral_radius": None}
+RECURRENT: Values = {
+    "bias": "double",
+    "softmax": {"name": "full"},
+    "spectral_radius": None,
+    "dropout_mask": "element",
+}
 TRACKING: Values = {"run_name": None, "study": None, "label": None}
 TRAINING: Values = {
     "compile": False,
@@ -28,6 +33,7 @@ TRAINING: Values = {
     "checkpoint_every": None,
     "checkpoint_minutes": None,
     "checkpoints_kept": 2,
+    "dropout_mask": "element",
 }
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32", "resume": None}},
