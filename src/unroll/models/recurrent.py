@@ -67,6 +67,7 @@ class Cell(nn.Module, Generic[Config]):
             "bidirectional": config.bidirectional,
             "batch_first": True,
             "one_mask": config.one_mask,
+            "weight_dropout": config.weight_dropout,
         }
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:

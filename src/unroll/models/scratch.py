@@ -86,6 +86,7 @@ class Layers(nn.Module, Generic[Config]):
         backwards: bool,
     ) -> tuple[Tensor, list[Tensor]]:
         projected = inputs @ input_weight.T + input_bias
+        recurrent = dropout(recurrent, self.config.weight_dropout, self.training)
         times = range(inputs.shape[1])
         outputs: dict[int, Tensor] = {}
         for time in reversed(times) if backwards else times:

@@ -292,16 +292,19 @@ class TimeMajor(nn.RNNBase):
 
     Args:
         one_mask: draw the dropout between layers once for all steps of a row.
+        weight_dropout: share of each recurrent matrix that is dropped in a forward pass.
     """
 
-    def __init__(self, *sizes: Any, one_mask: bool = False, **options: Any) -> None:
+    def __init__(
+        self, *sizes: Any, one_mask: bool = False, weight_dropout: float = 0.0, **options: Any
+    ) -> None:
         super().__init__(*sizes, **options)
-        self.one_mask = one_mask
+        self.one_mask, self.weight_dropout = one_mask, weight_dropout
 
     @property
     def beyond_pytorch(self) -> bool:
         """Whether the forward pass now does what PyTorch's module does not."""
-        return self.training and self.one_mask
+        return self.training and (self.one_mask or self.weight_dropout > 0)
 
     def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """A token of each row, ``(batch, 1, input)``, to ``(batch, 1, width)`` and the state after
@@ -361,10 +364,12 @@ class TimeMajor(nn.RNNBase):
             sides = []
             for number in range(index * directions, (index + 1) * directions):
                 backwards = number % directions == 1
+                w_ih, w_hh, *biases = self.all_weights[number]
+                w_hh = dropout(w_hh, self.weight_dropout, self.training)
                 outputs, *end = layer(
                     hidden.flip(0) if backwards else hidden,
                     tuple(part[number] for part in parts),
-                    self.all_weights[number],
+                    [w_ih, w_hh, *biases],
                 )
                 sides.append(outputs.flip(0) if backwards else outputs)
                 ends.append(end)

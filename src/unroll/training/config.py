@@ -74,6 +74,8 @@ class TrainingConfig:
     """Dropout of the model, wherever the model does not set its own."""
     dropout_mask: str
     """How dropout is drawn, wherever the model does not set its own."""
+    weight_dropout: float
+    """Dropout of the recurrent matrices, wherever the model does not set its own."""
     truncation: TruncationConfig
     """How far back-propagation through time goes within the sequences of a batch. A state that is
     carried to the next batch is detached."""
@@ -120,10 +122,9 @@ class TrainingConfig:
                 f"training.{key}={value}: must be above 0 and finite (or null for none)",
             )
         require_one_of("training.non_finite", self.non_finite, ("stop", "skip"))
-        require(
-            0 <= self.dropout < 1,
-            f"training.dropout={self.dropout}: must be at least 0 and below 1",
-        )
+        for key in ("dropout", "weight_dropout"):
+            share = getattr(self, key)
+            require(0 <= share < 1, f"training.{key}={share}: must be at least 0 and below 1")
         require(
             self.patience is None or self.patience >= 1,
             f"training.patience={self.patience}: must be at least 1 validation (or null for never)",

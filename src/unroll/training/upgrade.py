@@ -25,6 +25,7 @@ RECURRENT: Values = {
     "softmax": {"name": "full"},
     "spectral_radius": None,
     "dropout_mask": "element",
+    "weight_dropout": 0.0,
 }
 TRACKING: Values = {"run_name": None, "study": None, "label": None}
 TRAINING: Values = {
@@ -34,6 +35,7 @@ TRAINING: Values = {
     "checkpoint_minutes": None,
     "checkpoints_kept": 2,
     "dropout_mask": "element",
+    "weight_dropout": 0.0,
 }
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32", "resume": None}},
