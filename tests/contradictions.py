@@ -35,6 +35,8 @@ model=ngram training.dropout_mask=sequence
 training.dropout_mask=sentence
 model=ngram training.weight_dropout=0.5
 training.weight_dropout=1
+model=ngram training.word_dropout=0.5
+training.word_dropout=-0.1
 model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=rnn model.forget_gate_bias=1

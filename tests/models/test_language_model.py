@@ -161,6 +161,35 @@ def test_variational_dropout_equals_the_model_with_its_three_masks_written_out(
     assert torch.allclose(hidden, inputs, atol=1e-6)
 
 
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize("seed", range(3))
+def test_word_dropout_drops_or_scales_rows_of_the_embedding_for_a_whole_batch(
+    model, seed, share, one_hot
+):
+    """The model with its embedding matrix multiplied by a mask of its rows, as in equation and
+    code of Merity et al. 2018; a one-hot vector is a row of the identity."""
+    made, twin = (model(word_dropout=p, one_hot=one_hot) for p in (share, 0.0))
+    torch.manual_seed(seed)
+    mask = dropout(torch.ones(VOCABULARY, 1), share, training=True)
+    assert mask.unique().tolist() == pytest.approx([0.0, 1 / (1 - share)], rel=1e-4)
+    with torch.no_grad():
+        if one_hot:
+            twin.cell.module.weight_ih_l0.mul_(mask.T)
+        else:
+            twin.embedding.weight.mul_(mask)
+    torch.manual_seed(seed)
+    hidden, expected = (one(IDS, one.initial_state(2))[0] for one in (made, twin))
+    assert torch.allclose(hidden, expected, atol=1e-6)
+    if not one_hot:
+        hidden.sum().backward(), expected.sum().backward()
+        gradient = twin.embedding.weight.grad * mask
+        assert torch.allclose(made.embedding.weight.grad, gradient, atol=1e-6)
+    plain = model(one_hot=one_hot)
+    hidden, expected = (one.eval()(IDS, one.initial_state(2))[0] for one in (made, plain))
+    assert torch.equal(hidden, expected)
+
+
 @pytest.mark.parametrize("bias", ["single", "double"])
 @pytest.mark.parametrize("implementation", ["library", "scratch"])
 @pytest.mark.parametrize("initialization", ["default", "orthogonal", "normal"])

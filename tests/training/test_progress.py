@@ -29,6 +29,7 @@ SETTINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "lstm, dropout, adam": (["model=lstm", "optimizer=adam"], {"model": DROPOUT}),
     "variational dropout": (["model=lstm"], {"model": DROPOUT | {"dropout_mask": "sequence"}}),
     "weight drop": (["model=lstm"], {"model": DROPOUT | {"weight_dropout": 0.5}}),
+    "word dropout": ([], {"model": {"word_dropout": 0.4}}),
     "gru, adamw, cosine": (
         ["model=gru", "optimizer=adamw", "optimizer/schedule=cosine",
          "optimizer.schedule.warmup_steps=3"],

@@ -143,6 +143,9 @@ class RecurrentConfig(ModelConfig):
     weight_dropout: float
     """Share of the recurrent matrices W_hh that is dropped, the same in all steps that are read at
     once (Merity et al. 2018)."""
+    word_dropout: float
+    """Share of the vocabulary whose embedding, or one-hot vector, is dropped wherever the token
+    occurs in what is read at once (Gal and Ghahramani 2016)."""
     tie_weights: bool
     """One matrix for embedding and softmax (Press and Wolf 2017); needs equal sizes."""
     bidirectional: bool
@@ -158,7 +161,13 @@ class RecurrentConfig(ModelConfig):
         for key in ("embedding_size", "hidden_size", "layers"):
             value = getattr(self, key)
             require(value >= 1, f"model.{key}={value}: must be at least 1")
-        for key in ("dropout", "embedding_dropout", "output_dropout", "weight_dropout"):
+        for key in (
+            "dropout",
+            "embedding_dropout",
+            "output_dropout",
+            "weight_dropout",
+            "word_dropout",
+        ):
             share = getattr(self, key)
             require(0 <= share < 1, f"model.{key}={share}: must be at least 0 and below 1")
         require_one_of("model.dropout_mask", self.dropout_mask, DROPOUT_MASKS)

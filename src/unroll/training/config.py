@@ -76,6 +76,8 @@ class TrainingConfig:
     """How dropout is drawn, wherever the model does not set its own."""
     weight_dropout: float
     """Dropout of the recurrent matrices, wherever the model does not set its own."""
+    word_dropout: float
+    """Dropout of whole tokens, wherever the model does not set its own."""
     truncation: TruncationConfig
     """How far back-propagation through time goes within the sequences of a batch. A state that is
     carried to the next batch is detached."""
@@ -122,7 +124,7 @@ class TrainingConfig:
                 f"training.{key}={value}: must be above 0 and finite (or null for none)",
             )
         require_one_of("training.non_finite", self.non_finite, ("stop", "skip"))
-        for key in ("dropout", "weight_dropout"):
+        for key in ("dropout", "weight_dropout", "word_dropout"):
             share = getattr(self, key)
             require(0 <= share < 1, f"training.{key}={share}: must be at least 0 and below 1")
         require(

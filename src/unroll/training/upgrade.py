@@ -26,6 +26,7 @@ RECURRENT: Values = {
     "spectral_radius": None,
     "dropout_mask": "element",
     "weight_dropout": 0.0,
+    "word_dropout": 0.0,
 }
 TRACKING: Values = {"run_name": None, "study": None, "label": None}
 TRAINING: Values = {
@@ -36,6 +37,7 @@ TRAINING: Values = {
     "checkpoints_kept": 2,
     "dropout_mask": "element",
     "weight_dropout": 0.0,
+    "word_dropout": 0.0,
 }
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32", "resume": None}},
