@@ -58,7 +58,13 @@ PLACES = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.c
 """Keys that say where things are stored, not what is run."""
 
 
-WITHOUT_REGULARIZERS = {"dropout_mask": "element", "weight_dropout": 0.0, "word_dropout": 0.0}
+WITHOUT_REGULARIZERS = {
+    "dropout_mask": "element",
+    "weight_dropout": 0.0,
+    "word_dropout": 0.0,
+    "activation_regularization": 0.0,
+    "temporal_activation_regularization": 0.0,
+}
 """Keys of ``training`` that only a recurrent model may change, with their values for the others."""
 INT8_TASKS = ("sample", "evaluate")
 """Tasks that may run a trained model in int8."""

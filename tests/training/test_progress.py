@@ -29,6 +29,11 @@ SETTINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "lstm, dropout, adam": (["model=lstm", "optimizer=adam"], {"model": DROPOUT}),
     "variational dropout": (["model=lstm"], {"model": DROPOUT | {"dropout_mask": "sequence"}}),
     "weight drop": (["model=lstm"], {"model": DROPOUT | {"weight_dropout": 0.5}}),
+    "activation regularization": (
+        [*RANDOM],
+        {"model": DROPOUT, "activation_regularization": 2.0,
+         "temporal_activation_regularization": 1.0, "accumulation": 2, "losses": zigzag},
+    ),
     "word dropout": ([], {"model": {"word_dropout": 0.4}}),
     "gru, adamw, cosine": (
         ["model=gru", "optimizer=adamw", "optimizer/schedule=cosine",

@@ -29,6 +29,7 @@ from unroll.training.gradients import KeptGradient, clip_gradients, sparse_embed
 from unroll.training.interruption import Interruption, interruptible
 from unroll.training.learner import Callbacks, Outcome
 from unroll.training.optimizers import Schedule
+from unroll.training.penalties import ActivationPenalty
 from unroll.training.progress import Mean, Pending, Progress, Step
 from unroll.training.truncation import Truncation
 
@@ -68,6 +69,7 @@ class Trainer:
         self.per_epoch = -(-batching.steps(stream) // config.accumulation)
         bounds = [config.max_steps or math.inf, (config.epochs or math.inf) * self.per_epoch]
         total = None if math.isinf(min(bounds)) else int(min(bounds))
+        self.penalty = ActivationPenalty(model, config)
         self.reader: LanguageModel = compiled(model, total) if config.compile else model
         embedding = sparse_embedding(model, optimizer_config)
         self.embedding_gradient: AbstractContextManager[None] = nullcontext()
@@ -234,7 +236,7 @@ class Trainer:
             hidden, state = self.truncation.unroll(self.reader, batch.inputs, state)
             hidden, targets = batch.scored(hidden)
             loss: Tensor = model.softmax.loss(hidden, targets)
-            (loss / len(group)).backward()  # type: ignore[no-untyped-call]
+            (self.penalty.added_to(loss) / len(group)).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             counts.append(len(targets))
             progress.state = model.detach(state)

@@ -35,6 +35,8 @@ TRAINING: Values = {
     "checkpoint_every": None,
     "checkpoint_minutes": None,
     "checkpoints_kept": 2,
+    "activation_regularization": 0.0,
+    "temporal_activation_regularization": 0.0,
     "dropout_mask": "element",
     "weight_dropout": 0.0,
     "word_dropout": 0.0,
