@@ -45,6 +45,10 @@ SETTINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "random offsets": (
         ["data/batching=sequential"], {"batching": {"random_offset": True}, "epochs": 3},
     ),
+    "random lengths, momentum, cosine": (
+        ["data/batching=sequential", "optimizer/schedule=cosine"],
+        {"batching": {"random_length": True}, "optimizer": {"momentum": 0.9}, "epochs": 3},
+    ),
     "momentum, step": (
         ["optimizer/schedule=step", "optimizer.schedule.every=2"],
         {"optimizer": {"momentum": 0.9, "learning_rate": 0.1}, "epochs": 4},

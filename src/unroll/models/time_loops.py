@@ -364,12 +364,12 @@ class TimeMajor(nn.RNNBase):
             sides = []
             for number in range(index * directions, (index + 1) * directions):
                 backwards = number % directions == 1
-                w_ih, w_hh, *biases = self.all_weights[number]
-                w_hh = dropout(w_hh, self.weight_dropout, self.training)
+                weights: list[Tensor] = list(self.all_weights[number])
+                weights[1] = dropout(weights[1], self.weight_dropout, self.training)
                 outputs, *end = layer(
                     hidden.flip(0) if backwards else hidden,
                     tuple(part[number] for part in parts),
-                    [w_ih, w_hh, *biases],
+                    weights,
                 )
                 sides.append(outputs.flip(0) if backwards else outputs)
                 ends.append(end)

@@ -28,7 +28,7 @@ from unroll.training.generators import generator_states, set_generator_states
 from unroll.training.gradients import KeptGradient, clip_gradients, sparse_embedding
 from unroll.training.interruption import Interruption, interruptible
 from unroll.training.learner import Callbacks, Outcome
-from unroll.training.optimizers import Schedule
+from unroll.training.optimizers import Schedule, scaled_rates
 from unroll.training.penalties import ActivationPenalty
 from unroll.training.progress import Mean, Pending, Progress, Step
 from unroll.training.truncation import Truncation
@@ -215,12 +215,13 @@ class Trainer:
         skipped."""
         losses, counts = self._backward(group)
         norm = clip_gradients(self.model.parameters(), self.config.clip_norm)
-        learning_rate = float(self.optimizer.param_groups[0]["lr"])
+        pace = sum(batch.pace for batch in group) / len(group)
+        learning_rate = float(self.optimizer.param_groups[0]["lr"]) * pace
         skipped = self.config.non_finite == "skip" and not all(
             math.isfinite(figure.item()) for figure in (*losses, norm)
         )
         if not skipped:
-            with self.embedding_gradient:
+            with self.embedding_gradient, scaled_rates(self.optimizer, pace):
                 self.optimizer.step()
         self.schedule.after_step()
         return None if skipped else Step(losses, counts, norm, learning_rate)

@@ -44,13 +44,14 @@ TRAINING: Values = {
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32", "resume": None}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
+    "data.batching": {"sequential": {"random_length": False}},
     "optimizer": {"adam": {"embedding_rows": "all"}},
     "training": {"default": TRAINING},
     "sampling": {"default": {"allow_special": True}},
     "tracking": {"mlflow": TRACKING | {"wait_seconds": 10.0}, "disabled": TRACKING},
 }
-"""Since version 1: keys by group and by the group's option, with the value of the old behaviour;
-the group '' is the config itself."""
+"""Since version 1: keys by dotted group and by the group's option, with the value of the old
+behaviour; the group '' is the config itself."""
 
 
 def upgrade(config: Values, version: int) -> Values:
@@ -67,7 +68,9 @@ def upgrade(config: Values, version: int) -> Values:
                 if old in values:
                     values[new] = values.pop(old)
         for group, options in ADDED.items():
-            values = config[group] if group else config
+            first, _, nested = group.partition(".")
+            values = config[first] if first else config
+            values = values.get(nested, {}) if nested else values
             for key, value in options.get(values.get("name", "default"), {}).items():
                 values.setdefault(key, deepcopy(value))
     return config
