@@ -31,6 +31,15 @@ data=recall data.gap=-3
 data=recall data.symbols=1
 model=ngram evaluation.gradient_steps=5
 model=ngram model.hidden_size=8
+model=ngram training.dropout_mask=sequence
+training.dropout_mask=sentence
+model=ngram training.weight_dropout=0.5
+training.weight_dropout=1
+model=ngram training.word_dropout=0.5
+training.word_dropout=-0.1
+model=ngram training.activation_regularization=2
+model=ngram training.temporal_activation_regularization=1
+training.activation_regularization=-2
 model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=rnn model.forget_gate_bias=1

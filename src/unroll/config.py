@@ -58,6 +58,14 @@ PLACES = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.c
 """Keys that say where things are stored, not what is run."""
 
 
+WITHOUT_REGULARIZERS = {
+    "dropout_mask": "element",
+    "weight_dropout": 0.0,
+    "word_dropout": 0.0,
+    "activation_regularization": 0.0,
+    "temporal_activation_regularization": 0.0,
+}
+"""Keys of ``training`` that only a recurrent model may change, with their values for the others."""
 INT8_TASKS = ("sample", "evaluate")
 """Tasks that may run a trained model in int8."""
 
@@ -133,6 +141,14 @@ class Config:
             f"evaluation.gradient_steps has no meaning for model={self.model.name}, which has no "
             "gradient: leave it out",
         )
+        if not isinstance(self.model, RecurrentConfig):
+            for key, off in WITHOUT_REGULARIZERS.items():
+                value = getattr(self.training, key)
+                require(
+                    value == off,
+                    f"training.{key}={value} has no meaning for model={self.model.name}, which is "
+                    "not trained by gradient descent: leave it out",
+                )
         if not reads_run and isinstance(self.model, RecurrentConfig):
             for key, value in {
                 "data/batching": self.data.batching.name,

@@ -32,8 +32,12 @@ def counting(*lengths: int) -> TokenStream:
     )
 
 
-def sequential(length: int, batch_size: int, random_offset: bool = False) -> Sequential:
-    return Sequential(SequentialConfig("sequential", length, batch_size, random_offset))
+def sequential(
+    length: int, batch_size: int, random_offset: bool = False, random_length: bool = False
+) -> Sequential:
+    return Sequential(
+        SequentialConfig("sequential", length, batch_size, random_offset, random_length)
+    )
 
 
 def random(length: int, batch_size: int, random_offset: bool = True) -> Random:
@@ -99,6 +103,37 @@ def test_sequential_offsets_are_drawn_anew_each_epoch_and_are_the_same_each_time
     assert set(firsts) == set(range(6))
 
 
+@settings(max_examples=80, deadline=None)
+@given(STREAMS, st.booleans(), st.integers(0, 3))
+def test_random_lengths_read_each_column_to_its_end_without_a_gap(shape, random_offset, epoch):
+    length, batch_size, tokens = shape
+    assume(tokens // batch_size - 1 >= length)
+    stream, made = counting(tokens), sequential(length, batch_size, random_offset, True)
+    batches = list(made.batches(stream, 1, epoch))
+    inputs = torch.cat([batch.inputs for batch in batches], dim=1)
+    targets = torch.cat([batch.targets for batch in batches], dim=1)
+    column = (tokens - int(inputs[0, 0])) // batch_size
+    assert inputs.shape == (batch_size, column - 1)
+    assert torch.equal(targets, inputs + 1)
+    assert torch.equal(inputs, inputs[:, :1] + torch.arange(column - 1))
+    assert [batch.carry for batch in batches] == [False] + [True] * (len(batches) - 1)
+    assert [batch.pace for batch in batches] == [b.inputs.shape[1] / length for b in batches]
+    assert all(batch.inputs.shape[1] >= min(5, length) for batch in batches[:-1])
+
+
+def test_random_lengths_have_the_mean_and_the_spread_of_both_their_normals():
+    stream, made = counting(1_000_000), sequential(70, 2, random_length=True)
+    lengths = np.array([batch.inputs.shape[1] for batch in made.batches(stream, 1, 0)][:-1])
+    assert abs(made.steps(stream) / len(lengths) - 1) < 0.02
+    short, whole = lengths[lengths < 52], lengths[lengths >= 52]  # far from both
+    assert len(short) / len(lengths) == pytest.approx(0.05, abs=0.01)
+    assert whole.mean() == pytest.approx(69.5, abs=0.3)  # rounded towards 0
+    assert short.mean() == pytest.approx(34.5, abs=1.0)
+    assert whole.std() == pytest.approx(5, abs=0.3)
+    other = [batch.inputs.shape[1] for batch in made.batches(stream, 1, 1)]
+    assert other[:50] != lengths[:50].tolist()
+
+
 # Random
 
 
@@ -143,7 +178,9 @@ def test_random_offsets_take_every_value_below_the_length():
 # The same seed, another epoch
 
 
-@pytest.mark.parametrize("batching", [random(3, 2), windows(3, 2), sequential(3, 2, True)])
+@pytest.mark.parametrize(
+    "batching", [random(3, 2), windows(3, 2), sequential(3, 2, True), sequential(3, 2, True, True)]
+)
 def test_the_same_seed_and_epoch_give_the_same_batches(batching):
     stream = counting(120)
     assert same(list(batching.batches(stream, 5, 2)), list(batching.batches(stream, 5, 2)))

@@ -45,8 +45,28 @@ def test_a_seed_draws_the_same_mask_and_the_next_draw_another():
     assert not torch.equal(first, second)
 
 
+@given(
+    st.lists(st.integers(1, 6), min_size=2, max_size=3),
+    st.integers(0, 1),
+    st.sampled_from([0.1, 0.5, 0.9]),
+    st.integers(0, 99),
+)
+def test_one_mask_over_a_dimension_is_the_mask_of_a_slice_of_it_repeated(shape, over, share, seed):
+    torch.manual_seed(seed)
+    values = torch.randn(shape).requires_grad_()
+    torch.manual_seed(seed)
+    kept = dropout(values, share, True, over)
+    kept.sum().backward()
+    torch.manual_seed(seed)
+    slice_shape = [1 if place == over else size for place, size in enumerate(shape)]
+    mask = dropout(torch.ones(slice_shape), share, True).expand(shape)
+    assert torch.equal(kept, values.detach() * mask)
+    assert torch.equal(values.grad, mask)
+
+
 def test_nothing_is_dropped_outside_of_training_or_with_a_share_of_zero():
     values = torch.ones(50)
     assert Dropout(0.5).eval()(values) is values
     assert Dropout(0.0).train()(values) is values
     assert not torch.equal(Dropout(0.5).train()(values), values)
+    assert Dropout(0.5, over=0).eval()(values) is values

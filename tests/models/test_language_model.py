@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from unroll.errors import Refused
+from unroll.models.dropout import dropout
 from unroll.models.language_model import LanguageModel
 from unroll.models.precision import Precision
 from unroll.registry import build
@@ -132,6 +133,61 @@ def test_dropout_acts_in_training_and_not_in_evaluation(model, place):
     once, _ = made(IDS, made.initial_state(2))
     expected, _ = plain(IDS, plain.initial_state(2))
     assert torch.equal(once, expected)
+
+
+@pytest.mark.parametrize("implementation", ["library", "scratch"])
+@pytest.mark.parametrize("name", CELLS)
+def test_variational_dropout_equals_the_model_with_its_three_masks_written_out(
+    model, name, implementation
+):
+    """One mask for the embedding, one between the layers, one for the output, each the same at
+    every step of a row (Gal and Ghahramani 2016)."""
+    shares = {"embedding_dropout": 0.25, "dropout": 0.5, "output_dropout": 0.75}
+    made = model(name, layers=2, dropout_mask="sequence", implementation=implementation, **shares)
+    torch.manual_seed(3)
+    hidden, _ = made(IDS, made.initial_state(2))
+    torch.manual_seed(3)
+    masks = [
+        dropout(torch.ones(2, size), share, training=True).unsqueeze(1)
+        for size, share in zip((EMBEDDING, HIDDEN, HIDDEN), shares.values(), strict=True)
+    ]
+    weights, inputs = made.cell.module.state_dict(), made.embedding(IDS) * masks[0]
+    for layer, mask in enumerate(masks[1:]):
+        size = inputs.shape[-1]
+        one = build("cell/scratch", replace(made.config, layers=1, dropout=0.0), size)
+        part = {key: value for key, value in weights.items() if key.endswith(f"_l{layer}")}
+        one.module.load_state_dict({key[:-1] + "0": value for key, value in part.items()})
+        inputs = one(inputs, one.initial_state(2))[0] * mask
+    assert torch.allclose(hidden, inputs, atol=1e-6)
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize("seed", range(3))
+def test_word_dropout_drops_or_scales_rows_of_the_embedding_for_a_whole_batch(
+    model, seed, share, one_hot
+):
+    """The model with its embedding matrix multiplied by a mask of its rows, as in equation and
+    code of Merity et al. 2018; a one-hot vector is a row of the identity."""
+    made, twin = (model(word_dropout=p, one_hot=one_hot) for p in (share, 0.0))
+    torch.manual_seed(seed)
+    mask = dropout(torch.ones(VOCABULARY, 1), share, training=True)
+    assert mask.unique().tolist() == pytest.approx([0.0, 1 / (1 - share)], rel=1e-4)
+    with torch.no_grad():
+        if one_hot:
+            twin.cell.module.weight_ih_l0.mul_(mask.T)
+        else:
+            twin.embedding.weight.mul_(mask)
+    torch.manual_seed(seed)
+    hidden, expected = (one(IDS, one.initial_state(2))[0] for one in (made, twin))
+    assert torch.allclose(hidden, expected, atol=1e-6)
+    if not one_hot:
+        hidden.sum().backward(), expected.sum().backward()
+        gradient = twin.embedding.weight.grad * mask
+        assert torch.allclose(made.embedding.weight.grad, gradient, atol=1e-6)
+    plain = model(one_hot=one_hot)
+    hidden, expected = (one.eval()(IDS, one.initial_state(2))[0] for one in (made, plain))
+    assert torch.equal(hidden, expected)
 
 
 @pytest.mark.parametrize("bias", ["single", "double"])

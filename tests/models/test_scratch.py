@@ -6,13 +6,18 @@ import torch
 from unroll.app import compose
 from unroll.registry import build
 
+REGULARIZED = "training.dropout=0.5 training.dropout_mask=sequence training.weight_dropout=0.5"
 
+
+@pytest.mark.parametrize("regularizers", ["", REGULARIZED])  # both draw the same masks
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("ends", ["", "model.bidirectional=true"])
 @pytest.mark.parametrize("bias", ["double", "single"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "rnn model.nonlinearity=relu"])
-def test_a_scratch_cell_equals_the_librarys(cell: str, bias: str, ends: str, layers: int) -> None:
-    words = [f"model.bias={bias}"]
+def test_a_scratch_cell_equals_the_librarys(
+    cell: str, bias: str, ends: str, layers: int, regularizers: str
+) -> None:
+    words = [f"model.bias={bias}", *regularizers.split()]
     words += [f"model={cell.split()[0]}", *cell.split()[1:], "model.hidden_size=7"]
     words += [f"model.layers={layers}", "data/batching=windows", "evaluation.protocol=window"]
     words += [ends] if ends else []

@@ -137,20 +137,78 @@ def test_an_lstm_loops_for_single_steps_and_in_bfloat16_only(monkeypatch, time, 
     assert len(seen) == loops
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])  # LSTM: oneDNN, the loop
 @pytest.mark.parametrize("name", MODULES)
-def test_dropout_acts_on_the_outputs_of_all_layers_but_the_last(monkeypatch, name):
+@given(
+    share=st.sampled_from([0.2, 0.5, 0.9]),
+    seed=st.integers(0, 99),
+    time=st.integers(1, 9),
+    units=SIZES,
+    layers=st.integers(1, 3),
+    bidirectional=st.booleans(),
+)
+@settings(max_examples=15, deadline=None)
+def test_weight_drop_equals_pytorchs_module_with_its_recurrent_matrices_masked(
+    name, precision, share, seed, time, units, layers, bidirectional
+):
+    """One mask for each matrix in a forward pass, and none in evaluation (Merity et al. 2018)."""
+    torch.manual_seed(seed)
+    options = {"num_layers": layers, "bidirectional": bidirectional, "batch_first": True}
+    ours = MODULES[name][0](3, units, weight_dropout=share, **options).to(precision)
+    theirs = MODULES[name][1](3, units, **options).to(precision)
+    count = layers * (2 if bidirectional else 1)
+    values = torch.randn(2, time, 3, dtype=precision)
+    state = [torch.randn(count, 2, units, dtype=precision) for _ in range(1 + (name == "lstm"))]
+    theirs.load_state_dict(ours.state_dict())
+    torch.manual_seed(seed)
+    masks = {
+        key: time_loops.dropout(torch.ones_like(matrix), share, training=True)
+        for key, matrix in theirs.named_parameters()
+        if "weight_hh" in key
+    }
+    with torch.no_grad():
+        for key, mask in masks.items():
+            getattr(theirs, key).mul_(mask)
+    torch.manual_seed(seed)
+    found, expected = (results(module, values, state, {0, 1}) for module in (ours, theirs))
+    names = [key for key, _ in sorted(ours.named_parameters())]
+    first = len(found) - len(names)
+    for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+        if place >= first and names[place - first] in masks:  # by the chain rule
+            other = other * masks[names[place - first]]
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    theirs.load_state_dict(ours.state_dict())
+    first_state = tuple(state) if len(state) > 1 else state[0]
+    one, other = (module(values, first_state)[0] for module in (ours.eval(), theirs))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_kernel_of_another_device_is_called_layer_by_layer_as_the_loops_are(name):
+    module = MODULES[name][0](3, 4)
+    state = tuple(torch.randn(2, 4) for _ in range(1 + (name == "lstm")))
+    given_ = (torch.randn(5, 2, 3), state, module.all_weights[0])
+    torch.testing.assert_close(module.on_device(*given_), module.layer(*given_))
+
+
+@pytest.mark.parametrize("one_mask", [False, True])
+@pytest.mark.parametrize("name", MODULES)
+def test_dropout_acts_on_the_outputs_of_all_layers_but_the_last(monkeypatch, name, one_mask):
     seen = []
 
-    def note(values, share, training):
-        seen.append((tuple(values.shape), share, training))
+    def note(values, share, training, over=None):
+        if values.dim() == 3:  # else a matrix
+            seen.append((tuple(values.shape), share, training, over))
         return values
 
     monkeypatch.setattr(time_loops, "dropout", note)
-    module = MODULES[name][0](3, 4, num_layers=3, dropout=0.25, batch_first=True)
+    options = {"dropout": 0.25, "one_mask": one_mask, "batch_first": True}
+    module = MODULES[name][0](3, 4, num_layers=3, **options)
     zeros = torch.zeros(3, 2, 4)
     module(torch.zeros(2, 5, 3), (zeros, zeros) if name == "lstm" else zeros)
     module.eval()(torch.zeros(2, 5, 3), (zeros, zeros) if name == "lstm" else zeros)
-    assert seen == 2 * [((5, 2, 4), 0.25, True)] + 2 * [((5, 2, 4), 0.25, False)]
+    over = 0 if one_mask else None
+    assert seen == [((5, 2, 4), 0.25, training, over) for training in (True, True, False, False)]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -293,6 +293,33 @@ def test_the_learning_rate_falls_after_epochs_and_after_validations(training):
     assert [rates[PER_EPOCH * epoch + 1] for epoch in range(4)] == [0.5, 0.5, 0.5, 0.125]
 
 
+def test_a_step_of_a_random_length_moves_by_its_share_of_the_learning_rate(training):
+    made = training(batching={"random_length": True, "length": 9}, optimizer={"momentum": 0.0})
+    moves, step = [], made.trainer.optimizer.step
+
+    def note():
+        before = [parameter.clone() for parameter in made.parameters]
+        gradients = [parameter.grad.clone() for parameter in made.model.parameters()]
+        step()
+        moves.append((before, gradients, [parameter.clone() for parameter in made.parameters]))
+
+    made.trainer.optimizer.step = note
+    made.trainer.fit()
+    config = made.trainer.batching.config
+    lengths = [
+        batch.inputs.shape[1]
+        for epoch in range(2)
+        for batch in made.trainer.batching.batches(made.trainer.stream, 1, epoch)
+    ]
+    rates = [0.5 * length / config.length for length in lengths]
+    assert len(set(rates)) > 2
+    assert [rate for _, rate in made.curve("learning_rate")] == pytest.approx(rates)
+    for rate, (before, gradients, after) in zip(rates, moves, strict=True):
+        for one, gradient, other in zip(before, gradients, after, strict=True):
+            assert torch.allclose(other, one - rate * gradient, atol=1e-6)
+    assert made.trainer.optimizer.param_groups[0]["lr"] == 0.5
+
+
 # Validation, patience, checkpoints
 
 

@@ -27,6 +27,14 @@ def zigzag(step: int) -> float:
 SETTINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "carried state": ([], {}),
     "lstm, dropout, adam": (["model=lstm", "optimizer=adam"], {"model": DROPOUT}),
+    "variational dropout": (["model=lstm"], {"model": DROPOUT | {"dropout_mask": "sequence"}}),
+    "weight drop": (["model=lstm"], {"model": DROPOUT | {"weight_dropout": 0.5}}),
+    "activation regularization": (
+        [*RANDOM],
+        {"model": DROPOUT, "activation_regularization": 2.0,
+         "temporal_activation_regularization": 1.0, "accumulation": 2, "losses": zigzag},
+    ),
+    "word dropout": ([], {"model": {"word_dropout": 0.4}}),
     "gru, adamw, cosine": (
         ["model=gru", "optimizer=adamw", "optimizer/schedule=cosine",
          "optimizer.schedule.warmup_steps=3"],
@@ -36,6 +44,10 @@ SETTINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "shuffled windows": (["data/batching=windows"], {"batching": {"batch_size": 30}}),
     "random offsets": (
         ["data/batching=sequential"], {"batching": {"random_offset": True}, "epochs": 3},
+    ),
+    "random lengths, momentum, cosine": (
+        ["data/batching=sequential", "optimizer/schedule=cosine"],
+        {"batching": {"random_length": True}, "optimizer": {"momentum": 0.9}, "epochs": 3},
     ),
     "momentum, step": (
         ["optimizer/schedule=step", "optimizer.schedule.every=2"],

@@ -11,7 +11,7 @@ Nothing is copied in advance: every batching computes indices into the stream, b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -26,6 +26,8 @@ from unroll.errors import require
 
 IGNORE = -100
 """Target of a position that is not scored."""
+WHOLE, SPREAD, SHORTEST = 0.95, 5.0, 5
+"""Of random lengths: the probability of the whole length, the standard deviation, the minimum."""
 AT_ONCE = 2048
 """Numbers of a shuffle that are computed together."""
 
@@ -40,12 +42,14 @@ LAST: Places = (slice(None), -1)
 class Batch:
     """``inputs`` and ``targets``: int64 ``(batch, time)``; a target of ``IGNORE`` is not scored.
     ``carry``: the state of the previous batch continues. ``places``: the positions that are
-    scored; None: they are found here, so make such a batch in the memory of the host."""
+    scored; None: they are found here, so make such a batch in the memory of the host. ``pace``: the
+    factor of the learning rate in its step."""
 
     inputs: Tensor
     targets: Tensor
     carry: bool = False
     places: Places | None = None
+    pace: float = 1.0
 
     def __post_init__(self) -> None:
         if self.places is None:
@@ -68,7 +72,7 @@ class Batch:
             moved(place, device) if isinstance(place, Tensor) else place for place in self.places
         )
         inputs, targets = moved(self.inputs, device), moved(self.targets, device)
-        return Batch(inputs, targets, self.carry, (rows, steps))
+        return Batch(inputs, targets, self.carry, (rows, steps), self.pace)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
@@ -82,7 +86,7 @@ class Batching(Protocol):
     """The interface of every batching."""
 
     def steps(self, stream: TokenStream) -> int:
-        """Number of batches in an epoch.
+        """Number of batches in an epoch; where it is drawn, about its expectation.
 
         Raises:
             Refused: the stream is too short for one batch.
@@ -174,14 +178,26 @@ class Random:
 
 
 class Sequential:
-    """``batch_size`` columns that each continue from batch to batch; the state is carried."""
+    """``batch_size`` columns that each continue from batch to batch; the state is carried.
+
+    With ``random_length`` the length of each batch is drawn as in AWD-LSTM (Merity et al. 2018,
+    section 5): from a normal distribution of standard deviation 5 around the configured length with
+    probability 0.95, else around half of it, rounded towards 0 and at least 5. The last batch of an
+    epoch is what is left. The learning rate of a step is scaled by its length over the configured
+    one.
+    """
 
     def __init__(self, config: SequentialConfig) -> None:
         self.config = config
 
     def steps(self, stream: TokenStream) -> int:
         config = self.config
-        return _enough((len(stream) // config.batch_size - 1) // config.length, stream, config)
+        targets = len(stream) // config.batch_size - 1
+        steps = _enough(targets // config.length, stream, config)
+        if config.random_length:
+            mean = config.length * (WHOLE + (1 - WHOLE) / 2)
+            return max(1, round(targets / mean))
+        return steps
 
     def batches(self, stream: TokenStream, seed: int, epoch: int) -> Iterator[Batch]:
         config = self.config
@@ -192,8 +208,23 @@ class Sequential:
             offset = int(np.random.default_rng([seed, epoch]).integers(0, largest + 1))
         column = (len(stream) - offset) // config.batch_size
         starts = offset + column * np.arange(config.batch_size)
+        if config.random_length:
+            yield from self._of_random_lengths(stream, starts, column - 1, [seed, epoch, 0x1E46])
+            return
         for step in range((column - 1) // config.length):
             yield shifted(stream, starts + step * config.length, config.length, carry=step > 0)
+
+    def _of_random_lengths(
+        self, stream: TokenStream, starts: npt.NDArray[np.int64], targets: int, seed: list[int]
+    ) -> Iterator[Batch]:
+        base, generator, read = self.config.length, np.random.default_rng(seed), 0
+        while read < targets:
+            center = base if generator.random() < WHOLE else base / 2
+            drawn = max(min(SHORTEST, base), int(generator.normal(center, SPREAD)))
+            length = min(drawn, targets - read)
+            batch = shifted(stream, starts + read, length, carry=read > 0)
+            yield replace(batch, pace=length / base)
+            read += length
 
 
 def _enough(steps: int, stream: TokenStream, config: BatchingConfig) -> int:

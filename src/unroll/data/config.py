@@ -106,6 +106,9 @@ class SequentialConfig(BatchingConfig):
     """Columns that continue from batch to batch; the state is carried."""
 
     random_offset: bool
+    random_length: bool
+    """Draw the length of each batch around `length`, and scale the learning rate of its step by the
+    share that was drawn (Merity et al. 2018)."""
 
 
 @dataclass(frozen=True)

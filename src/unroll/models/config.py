@@ -15,6 +15,7 @@ from unroll.registry import register
 LANGUAGE_MODEL = "unroll.models.language_model:LanguageModel"
 TRAINER = "unroll.training.loop:Trainer"
 SMOOTHINGS = ("additive", "good_turing", "kneser_ney", "laplace", "none", "witten_bell")
+DROPOUT_MASKS = ("element", "sequence")
 PRECISIONS = ("float32", "bfloat16")
 """Number formats of a model's products."""
 
@@ -136,6 +137,15 @@ class RecurrentConfig(ModelConfig):
     """Between layers (Zaremba et al. 2014)."""
     embedding_dropout: float
     output_dropout: float
+    dropout_mask: str
+    """How the three are drawn. element: anew for each value; sequence: once for each row, and kept
+    over all the steps that are read at once (variational dropout: Gal and Ghahramani 2016)."""
+    weight_dropout: float
+    """Share of the recurrent matrices W_hh that is dropped, the same in all steps that are read at
+    once (Merity et al. 2018)."""
+    word_dropout: float
+    """Share of the vocabulary whose embedding, or one-hot vector, is dropped wherever the token
+    occurs in what is read at once (Gal and Ghahramani 2016)."""
     tie_weights: bool
     """One matrix for embedding and softmax (Press and Wolf 2017); needs equal sizes."""
     bidirectional: bool
@@ -151,9 +161,16 @@ class RecurrentConfig(ModelConfig):
         for key in ("embedding_size", "hidden_size", "layers"):
             value = getattr(self, key)
             require(value >= 1, f"model.{key}={value}: must be at least 1")
-        for key in ("dropout", "embedding_dropout", "output_dropout"):
+        for key in (
+            "dropout",
+            "embedding_dropout",
+            "output_dropout",
+            "weight_dropout",
+            "word_dropout",
+        ):
             share = getattr(self, key)
             require(0 <= share < 1, f"model.{key}={share}: must be at least 0 and below 1")
+        require_one_of("model.dropout_mask", self.dropout_mask, DROPOUT_MASKS)
         require_one_of("model.implementation", self.implementation, ("library", "scratch"))
         require_one_of("model.bias", self.bias, ("double", "single"))
         require_one_of(
@@ -175,6 +192,11 @@ class RecurrentConfig(ModelConfig):
             f"model.tie_weights=true needs model.embedding_size ({self.embedding_size}) equal to "
             f"the output's width ({width}): set model.embedding_size={width}",
         )
+
+    @property
+    def one_mask(self) -> bool:
+        """Whether the steps of a sequence share a dropout mask."""
+        return self.dropout_mask == "sequence"
 
     def fitted(self, counts: Counts) -> ModelConfig:
         return replace(self, softmax=self.softmax.fitted(counts))

@@ -14,11 +14,17 @@ LEVELS = 1 << 16
 """A share is rounded to a multiple of 1 / LEVELS, and the values are scaled by the rounded one."""
 
 
-def dropout(values: Tensor, share: float, training: bool) -> Tensor:
+def dropout(values: Tensor, share: float, training: bool, over: int | None = None) -> Tensor:
     """``values`` with each set to 0 with probability ``share``, and the others divided by
-    ``1 - share``; outside of training the values themselves."""
+    ``1 - share``; outside of training the values themselves.
+
+    ``over`` is a dimension along which all values share one draw: over time, this is variational
+    dropout (Gal and Ghahramani 2016).
+    """
     if not training or share == 0:
         return values
+    if over is not None:
+        return values * dropout(torch.ones_like(values.narrow(over, 0, 1)), share, training)
     if values.device.type != "cpu":
         return F.dropout(values, share)
     dropped = min(round(share * LEVELS), LEVELS - 1)
@@ -31,5 +37,9 @@ def dropout(values: Tensor, share: float, training: bool) -> Tensor:
 class Dropout(nn.Dropout):
     """``dropout`` as a module."""
 
+    def __init__(self, share: float, over: int | None = None) -> None:
+        super().__init__(share)
+        self.over = over
+
     def forward(self, values: Tensor) -> Tensor:
-        return dropout(values, self.p, self.training)
+        return dropout(values, self.p, self.training, self.over)

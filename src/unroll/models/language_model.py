@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unroll.errors import Refused
 from unroll.models.config import RecurrentConfig
-from unroll.models.dropout import Dropout
+from unroll.models.dropout import Dropout, dropout
 from unroll.models.model import TrainableSoftmax
 from unroll.models.precision import Precision
 from unroll.models.recurrent import Cell, State
@@ -69,8 +69,9 @@ class LanguageModel(nn.Module):
             nn.init.normal_(tied, std=self.cell.width**-0.5)
         if config.spectral_radius is not None:
             self.cell.set_spectral_radius(config.spectral_radius)
-        self.embedding_dropout = Dropout(config.embedding_dropout)
-        self.output_dropout = Dropout(config.output_dropout)
+        over = 0 if config.one_mask else None  # of time-major values
+        self.embedding_dropout = Dropout(config.embedding_dropout, over)
+        self.output_dropout = Dropout(config.output_dropout, over)
 
     @property
     def bidirectional(self) -> bool:
@@ -92,6 +93,9 @@ class LanguageModel(nn.Module):
             vectors = F.one_hot(inputs.t(), self.vocabulary_size).to(self.cell.dtype)
         else:
             vectors = self.embedding(inputs.t())
+        if self.training and self.config.word_dropout > 0:
+            words = vectors.new_ones(self.vocabulary_size, 1)
+            vectors = vectors * dropout(words, self.config.word_dropout, True)[inputs.t()]
         # vectors and hidden are time-major in memory, as the cells read and write them
         vectors = self.embedding_dropout(vectors).transpose(0, 1)
         with self.precision.products(inputs.device):

@@ -66,6 +66,8 @@ class Cell(nn.Module, Generic[Config]):
             "dropout": config.dropout if config.layers > 1 else 0.0,
             "bidirectional": config.bidirectional,
             "batch_first": True,
+            "one_mask": config.one_mask,
+            "weight_dropout": config.weight_dropout,
         }
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:

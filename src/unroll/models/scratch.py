@@ -69,7 +69,8 @@ class Layers(nn.Module, Generic[Config]):
                 ends.append(now)
             inputs = torch.cat(sides, dim=-1)
             if layer + 1 < self.config.layers:
-                inputs = dropout(inputs, self.config.dropout, self.training)
+                over = 1 if self.config.one_mask else None
+                inputs = dropout(inputs, self.config.dropout, self.training, over)
         after = tuple(torch.stack(part) for part in zip(*ends, strict=True))
         return inputs, after if isinstance(state, tuple) else after[0]
 
@@ -85,6 +86,7 @@ class Layers(nn.Module, Generic[Config]):
         backwards: bool,
     ) -> tuple[Tensor, list[Tensor]]:
         projected = inputs @ input_weight.T + input_bias
+        recurrent = dropout(recurrent, self.config.weight_dropout, self.training)
         times = range(inputs.shape[1])
         outputs: dict[int, Tensor] = {}
         for time in reversed(times) if backwards else times:

@@ -287,7 +287,24 @@ class LSTMLoop(TimeLoop):
 
 class TimeMajor(nn.RNNBase):
     """A stack of layers, each computed by ``layer``. A single step without a graph is one call of
-    ``step``, all layers together; on other devices PyTorch's own module runs."""
+    ``step``, all layers together; on other devices PyTorch's own module runs, or its kernel layer
+    by layer where the module lacks what is asked for.
+
+    Args:
+        one_mask: draw the dropout between layers once for all steps of a row.
+        weight_dropout: share of each recurrent matrix that is dropped in a forward pass.
+    """
+
+    def __init__(
+        self, *sizes: Any, one_mask: bool = False, weight_dropout: float = 0.0, **options: Any
+    ) -> None:
+        super().__init__(*sizes, **options)
+        self.one_mask, self.weight_dropout = one_mask, weight_dropout
+
+    @property
+    def beyond_pytorch(self) -> bool:
+        """Whether the forward pass now does what PyTorch's module does not."""
+        return self.training and (self.one_mask or self.weight_dropout > 0)
 
     def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """A token of each row, ``(batch, 1, input)``, to ``(batch, 1, width)`` and the state after
@@ -309,28 +326,50 @@ class TimeMajor(nn.RNNBase):
         last state ``(batch, hidden)``."""
         raise NotImplementedError
 
+    def on_device(
+        self, inputs: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """``layer`` by PyTorch's kernel of the device: cuDNN, in the precision throughout."""
+        first = tuple(part.unsqueeze(0) for part in state)
+        outputs, *last = self.kernel(
+            inputs,
+            first if len(first) > 1 else first[0],
+            list(weights),
+            True,
+            1,
+            0.0,
+            self.training,
+            False,
+            False,
+        )
+        return outputs.to(inputs.dtype), *(part[0].to(inputs.dtype) for part in last)
+
     def forward(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """``(batch, time, input)`` to ``(batch, time, width)`` and the state after it."""
         many = isinstance(state, tuple)
-        if inputs.device.type != "cpu":
+        on_cpu = inputs.device.type == "cpu"
+        if not (on_cpu or self.beyond_pytorch):
             hidden, after = super().forward(inputs, state)  # cuDNN: in the precision throughout
             ends = [part.to(inputs.dtype) for part in (after if many else (after,))]
             return hidden.to(inputs.dtype), tuple(ends) if many else ends[0]
-        if inputs.shape[1] == 1 and not torch.is_grad_enabled():
+        if on_cpu and inputs.shape[1] == 1 and not torch.is_grad_enabled():
             return self.step(inputs, state)
         parts = state if many else (state,)
         directions = 2 if self.bidirectional else 1
+        layer, over = self.layer if on_cpu else self.on_device, 0 if self.one_mask else None
         hidden, ends = inputs.transpose(0, 1), []
         for index in range(self.num_layers):
             if index:
-                hidden = dropout(hidden, self.dropout, self.training)
+                hidden = dropout(hidden, self.dropout, self.training, over)
             sides = []
             for number in range(index * directions, (index + 1) * directions):
                 backwards = number % directions == 1
-                outputs, *end = self.layer(
+                weights: list[Tensor] = list(self.all_weights[number])
+                weights[1] = dropout(weights[1], self.weight_dropout, self.training)
+                outputs, *end = layer(
                     hidden.flip(0) if backwards else hidden,
                     tuple(part[number] for part in parts),
-                    self.all_weights[number],
+                    weights,
                 )
                 sides.append(outputs.flip(0) if backwards else outputs)
                 ends.append(end)

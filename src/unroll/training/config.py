@@ -72,6 +72,17 @@ class TrainingConfig:
     """Upper bound on the gradient's norm over all parameters (Pascanu et al. 2013)."""
     dropout: float
     """Dropout of the model, wherever the model does not set its own."""
+    dropout_mask: str
+    """How dropout is drawn, wherever the model does not set its own."""
+    weight_dropout: float
+    """Dropout of the recurrent matrices, wherever the model does not set its own."""
+    word_dropout: float
+    """Dropout of whole tokens, wherever the model does not set its own."""
+    activation_regularization: float
+    """Weight of the mean square of the last layer's outputs, after dropout, in the loss that is
+    minimised (Merity et al. 2017); the loss that is reported is without it. 0: none."""
+    temporal_activation_regularization: float
+    """The same for the change of these outputs from step to step, before dropout."""
     truncation: TruncationConfig
     """How far back-propagation through time goes within the sequences of a batch. A state that is
     carried to the next batch is detached."""
@@ -118,10 +129,15 @@ class TrainingConfig:
                 f"training.{key}={value}: must be above 0 and finite (or null for none)",
             )
         require_one_of("training.non_finite", self.non_finite, ("stop", "skip"))
-        require(
-            0 <= self.dropout < 1,
-            f"training.dropout={self.dropout}: must be at least 0 and below 1",
-        )
+        for key in ("dropout", "weight_dropout", "word_dropout"):
+            share = getattr(self, key)
+            require(0 <= share < 1, f"training.{key}={share}: must be at least 0 and below 1")
+        for key in ("activation_regularization", "temporal_activation_regularization"):
+            weight = getattr(self, key)
+            require(
+                0 <= weight < math.inf,
+                f"training.{key}={weight}: must be at least 0 and finite",
+            )
         require(
             self.patience is None or self.patience >= 1,
             f"training.patience={self.patience}: must be at least 1 validation (or null for never)",

@@ -28,7 +28,8 @@ from unroll.training.generators import generator_states, set_generator_states
 from unroll.training.gradients import KeptGradient, clip_gradients, sparse_embedding
 from unroll.training.interruption import Interruption, interruptible
 from unroll.training.learner import Callbacks, Outcome
-from unroll.training.optimizers import Schedule
+from unroll.training.optimizers import Schedule, scaled_rates
+from unroll.training.penalties import ActivationPenalty
 from unroll.training.progress import Mean, Pending, Progress, Step
 from unroll.training.truncation import Truncation
 
@@ -68,6 +69,7 @@ class Trainer:
         self.per_epoch = -(-batching.steps(stream) // config.accumulation)
         bounds = [config.max_steps or math.inf, (config.epochs or math.inf) * self.per_epoch]
         total = None if math.isinf(min(bounds)) else int(min(bounds))
+        self.penalty = ActivationPenalty(model, config)
         self.reader: LanguageModel = compiled(model, total) if config.compile else model
         embedding = sparse_embedding(model, optimizer_config)
         self.embedding_gradient: AbstractContextManager[None] = nullcontext()
@@ -213,12 +215,13 @@ class Trainer:
         skipped."""
         losses, counts = self._backward(group)
         norm = clip_gradients(self.model.parameters(), self.config.clip_norm)
-        learning_rate = float(self.optimizer.param_groups[0]["lr"])
+        pace = sum(batch.pace for batch in group) / len(group)
+        learning_rate = float(self.optimizer.param_groups[0]["lr"]) * pace
         skipped = self.config.non_finite == "skip" and not all(
             math.isfinite(figure.item()) for figure in (*losses, norm)
         )
         if not skipped:
-            with self.embedding_gradient:
+            with self.embedding_gradient, scaled_rates(self.optimizer, pace):
                 self.optimizer.step()
         self.schedule.after_step()
         return None if skipped else Step(losses, counts, norm, learning_rate)
@@ -234,7 +237,7 @@ class Trainer:
             hidden, state = self.truncation.unroll(self.reader, batch.inputs, state)
             hidden, targets = batch.scored(hidden)
             loss: Tensor = model.softmax.loss(hidden, targets)
-            (loss / len(group)).backward()  # type: ignore[no-untyped-call]
+            (self.penalty.added_to(loss) / len(group)).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             counts.append(len(targets))
             progress.state = model.detach(state)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -234,6 +235,16 @@ class Plateau(Constant):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.waited = state["best"], state["waited"]
+
+
+@contextmanager
+def scaled_rates(optimizer: Optimizer, factor: float) -> Iterator[None]:
+    """A context in which every learning rate is ``factor`` times what it is."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    _multiply_rates(optimizer, factor)
+    yield
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def _multiply_rates(optimizer: Optimizer, factor: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-FORMAT = 3
+FORMAT = 4
 """Version of the checkpoints that are written. Version 1 (Unroll 0.1.0) had no number."""
 
 Values = dict[str, Any]
@@ -20,7 +20,14 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """Since version 1: keys by group, the old name and the new one."""
 
-RECURRENT: Values = {"bias": "double", "softmax": {"name": "full"}, "spectral_radius": None}
+RECURRENT: Values = {
+    "bias": "double",
+    "softmax": {"name": "full"},
+    "spectral_radius": None,
+    "dropout_mask": "element",
+    "weight_dropout": 0.0,
+    "word_dropout": 0.0,
+}
 TRACKING: Values = {"run_name": None, "study": None, "label": None}
 TRAINING: Values = {
     "compile": False,
@@ -28,17 +35,23 @@ TRAINING: Values = {
     "checkpoint_every": None,
     "checkpoint_minutes": None,
     "checkpoints_kept": 2,
+    "activation_regularization": 0.0,
+    "temporal_activation_regularization": 0.0,
+    "dropout_mask": "element",
+    "weight_dropout": 0.0,
+    "word_dropout": 0.0,
 }
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32", "resume": None}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
+    "data.batching": {"sequential": {"random_length": False}},
     "optimizer": {"adam": {"embedding_rows": "all"}},
     "training": {"default": TRAINING},
     "sampling": {"default": {"allow_special": True}},
     "tracking": {"mlflow": TRACKING | {"wait_seconds": 10.0}, "disabled": TRACKING},
 }
-"""Since version 1: keys by group and by the group's option, with the value of the old behaviour;
-the group '' is the config itself."""
+"""Since version 1: keys by dotted group and by the group's option, with the value of the old
+behaviour; the group '' is the config itself."""
 
 
 def upgrade(config: Values, version: int) -> Values:
@@ -55,7 +68,9 @@ def upgrade(config: Values, version: int) -> Values:
                 if old in values:
                     values[new] = values.pop(old)
         for group, options in ADDED.items():
-            values = config[group] if group else config
+            first, _, nested = group.partition(".")
+            values = config[first] if first else config
+            values = values.get(nested, {}) if nested else values
             for key, value in options.get(values.get("name", "default"), {}).items():
                 values.setdefault(key, deepcopy(value))
     return config
