@@ -31,6 +31,10 @@ data=recall data.gap=-3
 data=recall data.symbols=1
 model=ngram evaluation.gradient_steps=5
 model=ngram model.hidden_size=8
+model=transformer model.bidirectional=true
+model=transformer model.heads=3
+model=transformer model.context=0
+model=lstm model.context=20
 model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=rnn model.forget_gate_bias=1

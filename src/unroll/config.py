@@ -29,7 +29,13 @@ from unroll.folders import CHECKOUT as CHECKOUT
 from unroll.folders import CONF as CONF
 from unroll.folders import HOME, PACKAGE
 from unroll.generation.config import SamplingConfig
-from unroll.models.config import PRECISIONS, ModelConfig, RecurrentConfig, require_one_direction
+from unroll.models.config import (
+    PRECISIONS,
+    ModelConfig,
+    NeuralConfig,
+    RecurrentConfig,
+    require_one_direction,
+)
 from unroll.registry import names, register_schema, restore_key, schema
 from unroll.tasks.config import TaskConfig
 from unroll.tracking.config import TrackingConfig
@@ -129,7 +135,7 @@ class Config:
             f"run: {', '.join(readers)}",
         )
         require(
-            isinstance(self.model, RecurrentConfig) or self.evaluation.gradient_steps is None,
+            isinstance(self.model, NeuralConfig) or self.evaluation.gradient_steps is None,
             f"evaluation.gradient_steps has no meaning for model={self.model.name}, which has no "
             "gradient: leave it out",
         )
