@@ -40,6 +40,11 @@ training.word_dropout=-0.1
 model=ngram training.activation_regularization=2
 model=ngram training.temporal_activation_regularization=1
 training.activation_regularization=-2
+model=transformer model.bidirectional=true
+model=transformer model.heads=3
+model=transformer training.weight_dropout=0.5
+model=transformer model.context=0
+model=lstm model.context=20
 model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=rnn model.forget_gate_bias=1

@@ -145,5 +145,6 @@ def writing(one: Subject, texts: int) -> Callable[[int], float]:
 def eight_bits(one: Subject) -> Subject:
     """The same model with weights of eight bits."""
     model = one.model
-    small = quantized_model(model.config, model.vocabulary_size, quantize(weights_of(model)))
+    config: Any = model.config  # of a cell
+    small = quantized_model(config, model.vocabulary_size, quantize(weights_of(model)))
     return replace(one, model=small)

@@ -29,7 +29,13 @@ from unroll.folders import CHECKOUT as CHECKOUT
 from unroll.folders import CONF as CONF
 from unroll.folders import HOME, PACKAGE
 from unroll.generation.config import SamplingConfig
-from unroll.models.config import PRECISIONS, ModelConfig, RecurrentConfig, require_one_direction
+from unroll.models.config import (
+    PRECISIONS,
+    ModelConfig,
+    NeuralConfig,
+    RecurrentConfig,
+    require_one_direction,
+)
 from unroll.registry import names, register_schema, restore_key, schema
 from unroll.tasks.config import TaskConfig
 from unroll.tracking.config import TrackingConfig
@@ -65,7 +71,8 @@ WITHOUT_REGULARIZERS = {
     "activation_regularization": 0.0,
     "temporal_activation_regularization": 0.0,
 }
-"""Keys of ``training`` that only a recurrent model may change, with their values for the others."""
+"""Keys of ``training`` that only a model with layers may change, the weight dropout only one with
+recurrent matrices, with their values for the others."""
 INT8_TASKS = ("sample", "evaluate")
 """Tasks that may run a trained model in int8."""
 
@@ -137,18 +144,18 @@ class Config:
             f"run: {', '.join(readers)}",
         )
         require(
-            isinstance(self.model, RecurrentConfig) or self.evaluation.gradient_steps is None,
+            isinstance(self.model, NeuralConfig) or self.evaluation.gradient_steps is None,
             f"evaluation.gradient_steps has no meaning for model={self.model.name}, which has no "
             "gradient: leave it out",
         )
-        if not isinstance(self.model, RecurrentConfig):
-            for key, off in WITHOUT_REGULARIZERS.items():
-                value = getattr(self.training, key)
-                require(
-                    value == off,
-                    f"training.{key}={value} has no meaning for model={self.model.name}, which is "
-                    "not trained by gradient descent: leave it out",
-                )
+        for key, off in WITHOUT_REGULARIZERS.items():
+            value = getattr(self.training, key)
+            needed = RecurrentConfig if key == "weight_dropout" else NeuralConfig
+            require(
+                value == off or isinstance(self.model, needed),
+                f"training.{key}={value} has no meaning for model={self.model.name}, which has "
+                "nothing that it could act on: leave it out",
+            )
         if not reads_run and isinstance(self.model, RecurrentConfig):
             for key, value in {
                 "data/batching": self.data.batching.name,

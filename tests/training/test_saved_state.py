@@ -22,6 +22,7 @@ BEST = "best.safetensors"
 CELLS = [
     ("model=rnn", "training/truncation=random", "optimizer/schedule=cosine"),
     ("model=lstm", "optimizer=adam", "training.dropout=0.3", "optimizer/schedule=plateau"),
+    ("model=transformer", "model.heads=1", "model.context=3", "optimizer=adamw"),
     ("model=gru", "optimizer=adamw", "data/batching=windows", "training.patience=3"),
 ]
 

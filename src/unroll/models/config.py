@@ -117,72 +117,53 @@ class AdaptiveSoftmaxConfig(SoftmaxConfig):
         return replace(self, cutoffs=cutoffs)
 
 
-@dataclass(frozen=True)
-class RecurrentConfig(ModelConfig):
-    """Config that the three cells share."""
+def require_share(key: str, value: float) -> None:
+    """Refuse a share of values to drop that is not one."""
+    require(0 <= value < 1, f"model.{key}={value}: must be at least 0 and below 1")
 
-    implementation: str
-    """library: the fastest for the cell and the device, with PyTorch's weights; scratch: the same
-    equations in plain PyTorch, slower."""
+
+@dataclass(frozen=True)
+class NeuralConfig(ModelConfig):
+    """Config that every model with an embedding and a softmax has."""
+
     embedding_size: int
     one_hot: bool
     """Feed one-hot vectors instead of learned embeddings; embedding_size then has no meaning."""
     hidden_size: int
     layers: int
-    bias: str
-    """double: two bias vectors a layer, b_ih and b_hh, as in PyTorch; single: b_ih alone, as in
-    most papers. In the GRU, single leaves b_hn out of the product with the reset gate:
-    n = tanh(W_in x + b_in + r * W_hn h)."""
     dropout: float
-    """Between layers (Zaremba et al. 2014)."""
+    """In a cell between layers (Zaremba et al. 2014); in a Transformer of what attention and
+    feed-forward network add to their input."""
     embedding_dropout: float
     output_dropout: float
     dropout_mask: str
     """How the three are drawn. element: anew for each value; sequence: once for each row, and kept
     over all the steps that are read at once (variational dropout: Gal and Ghahramani 2016)."""
-    weight_dropout: float
-    """Share of the recurrent matrices W_hh that is dropped, the same in all steps that are read at
-    once (Merity et al. 2018)."""
     word_dropout: float
     """Share of the vocabulary whose embedding, or one-hot vector, is dropped wherever the token
     occurs in what is read at once (Gal and Ghahramani 2016)."""
     tie_weights: bool
     """One matrix for embedding and softmax (Press and Wolf 2017); needs equal sizes."""
-    bidirectional: bool
-    initialization: str
-    """default: PyTorch's uniform; orthogonal: recurrent matrices orthogonal (Saxe et al. 2014);
-    normal: every weight from N(0, 0.01^2), every bias 0 (d2l 8.5)."""
-    spectral_radius: float | None
-    """Largest absolute eigenvalue that every gate's recurrent matrix is scaled to at the start
-    (Pascanu et al. 2013); null: not scaled."""
     softmax: SoftmaxConfig
+
+    @property
+    def cells(self) -> str:
+        """The group of the registry with what reads the embeddings."""
+        return "cell/library"
+
+    @property
+    def output_size(self) -> int:
+        """Width of what the softmax reads."""
+        return self.hidden_size
 
     def __post_init__(self) -> None:
         for key in ("embedding_size", "hidden_size", "layers"):
             value = getattr(self, key)
             require(value >= 1, f"model.{key}={value}: must be at least 1")
-        for key in (
-            "dropout",
-            "embedding_dropout",
-            "output_dropout",
-            "weight_dropout",
-            "word_dropout",
-        ):
-            share = getattr(self, key)
-            require(0 <= share < 1, f"model.{key}={share}: must be at least 0 and below 1")
+        for key in ("dropout", "embedding_dropout", "output_dropout", "word_dropout"):
+            require_share(key, getattr(self, key))
         require_one_of("model.dropout_mask", self.dropout_mask, DROPOUT_MASKS)
-        require_one_of("model.implementation", self.implementation, ("library", "scratch"))
-        require_one_of("model.bias", self.bias, ("double", "single"))
-        require_one_of(
-            "model.initialization", self.initialization, ("default", "orthogonal", "normal")
-        )
-        require(
-            self.spectral_radius is None
-            or (self.spectral_radius > 0 and math.isfinite(self.spectral_radius)),
-            f"model.spectral_radius={self.spectral_radius}: must be above 0 and finite, or null "
-            "to leave the matrices unscaled",
-        )
-        width = self.hidden_size * (2 if self.bidirectional else 1)
+        width = self.output_size
         require(
             not (self.tie_weights and self.one_hot),
             "model.tie_weights=true needs learned embeddings: set model.one_hot=false",
@@ -200,6 +181,52 @@ class RecurrentConfig(ModelConfig):
 
     def fitted(self, counts: Counts) -> ModelConfig:
         return replace(self, softmax=self.softmax.fitted(counts))
+
+
+@dataclass(frozen=True)
+class RecurrentConfig(NeuralConfig):
+    """Config that the three cells share."""
+
+    implementation: str
+    """library: the fastest for the cell and the device, with PyTorch's weights; scratch: the same
+    equations in plain PyTorch, slower."""
+    bias: str
+    """double: two bias vectors a layer, b_ih and b_hh, as in PyTorch; single: b_ih alone, as in
+    most papers. In the GRU, single leaves b_hn out of the product with the reset gate:
+    n = tanh(W_in x + b_in + r * W_hn h)."""
+    bidirectional: bool
+    initialization: str
+    """default: PyTorch's uniform; orthogonal: recurrent matrices orthogonal (Saxe et al. 2014);
+    normal: every weight from N(0, 0.01^2), every bias 0 (d2l 8.5)."""
+    spectral_radius: float | None
+    """Largest absolute eigenvalue that every gate's recurrent matrix is scaled to at the start
+    (Pascanu et al. 2013); null: not scaled."""
+    weight_dropout: float
+    """Share of the recurrent matrices W_hh that is dropped, the same in all steps that are read at
+    once (Merity et al. 2018)."""
+
+    @property
+    def cells(self) -> str:
+        return f"cell/{self.implementation}"
+
+    @property
+    def output_size(self) -> int:
+        return self.hidden_size * (2 if self.bidirectional else 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_share("weight_dropout", self.weight_dropout)
+        require_one_of("model.implementation", self.implementation, ("library", "scratch"))
+        require_one_of("model.bias", self.bias, ("double", "single"))
+        require_one_of(
+            "model.initialization", self.initialization, ("default", "orthogonal", "normal")
+        )
+        require(
+            self.spectral_radius is None
+            or (self.spectral_radius > 0 and math.isfinite(self.spectral_radius)),
+            f"model.spectral_radius={self.spectral_radius}: must be above 0 and finite, or null "
+            "to leave the matrices unscaled",
+        )
 
 
 @register("model", "rnn", builds=LANGUAGE_MODEL)
@@ -237,6 +264,33 @@ class LSTMConfig(RecurrentConfig):
 @dataclass(frozen=True)
 class GRUConfig(RecurrentConfig):
     """The gated recurrent unit (Cho et al. 2014)."""
+
+
+@register("model", "transformer", builds=LANGUAGE_MODEL)
+@register("learner", "transformer", builds=TRAINER)
+@register("cell/library", "transformer", builds="unroll.models.transformer:Transformer")
+@dataclass(frozen=True)
+class TransformerConfig(NeuralConfig):
+    """A causal Transformer (Vaswani et al. 2017) with rotary positions (Su et al. 2024)."""
+
+    heads: int
+    """Heads of attention in a layer."""
+    feedforward_size: int
+    """Units of the network after attention."""
+    context: int
+    """Tokens that a layer attends to, the current one included. What a prediction depends on goes
+    back further with each layer: 1 + layers * (context - 1) tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("heads", "feedforward_size", "context"):
+            value = getattr(self, key)
+            require(value >= 1, f"model.{key}={value}: must be at least 1")
+        require(
+            self.hidden_size % (2 * self.heads) == 0,
+            f"model.hidden_size={self.hidden_size}: must be a multiple of 2 * model.heads "
+            f"({2 * self.heads}), because each head turns pairs of its entries",
+        )
 
 
 @register("model", "ngram", builds="unroll.models.ngram:NGramModel")

@@ -1,4 +1,4 @@
-"""Embedding, recurrence, softmax: a recurrent language model (Mikolov et al. 2010)."""
+"""Embedding, cell, softmax: a language model with a state (Mikolov et al. 2010)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unroll.errors import Refused
-from unroll.models.config import RecurrentConfig
+from unroll.models.config import NeuralConfig
 from unroll.models.dropout import Dropout, dropout
 from unroll.models.model import TrainableSoftmax
 from unroll.models.precision import Precision
-from unroll.models.recurrent import Cell, State
+from unroll.models.recurrent import Layers, State
 from unroll.registry import build
 
 
@@ -31,7 +31,7 @@ class LanguageModel(nn.Module):
     """
 
     def __init__(
-        self, config: RecurrentConfig, vocabulary_size: int, precision: str = "float32"
+        self, config: NeuralConfig, vocabulary_size: int, precision: str = "float32"
     ) -> None:
         super().__init__()
         self.config = config
@@ -40,7 +40,7 @@ class LanguageModel(nn.Module):
         input_size = vocabulary_size if config.one_hot else config.embedding_size
         try:
             self.embedding = None if config.one_hot else nn.Embedding(vocabulary_size, input_size)
-            self.cell: Cell[Any] = build(f"cell/{config.implementation}", config, input_size)
+            self.cell: Layers = build(config.cells, config, input_size)
             tied: Any = None
             if self.embedding is not None and config.tie_weights:
                 tied = self.embedding.weight
@@ -58,17 +58,7 @@ class LanguageModel(nn.Module):
                 f"{config.embedding_size}, model.layers={config.layers} over {vocabulary_size:,} "
                 "tokens does not fit into memory: take smaller sizes"
             ) from error
-        if config.initialization == "normal":
-            for parameter in self.parameters():
-                if parameter.dim() > 1:
-                    nn.init.normal_(parameter, std=0.01)
-                else:
-                    nn.init.zeros_(parameter)
-            self.cell.set_biases()
-        elif tied is not None:  # the embedding's unit variance would make the first logits huge
-            nn.init.normal_(tied, std=self.cell.width**-0.5)
-        if config.spectral_radius is not None:
-            self.cell.set_spectral_radius(config.spectral_radius)
+        self.cell.initialize(self, tied)
         over = 0 if config.one_mask else None  # of time-major values
         self.embedding_dropout = Dropout(config.embedding_dropout, over)
         self.output_dropout = Dropout(config.output_dropout, over)
@@ -76,7 +66,7 @@ class LanguageModel(nn.Module):
     @property
     def bidirectional(self) -> bool:
         """Whether a position sees the tokens after it, so that no state can be carried."""
-        return self.config.bidirectional
+        return self.cell.bidirectional
 
     @property
     def parameter_count(self) -> int:

@@ -1,4 +1,4 @@
-"""The parameters of a recurrent model, layer by layer.
+"""The parameters of a neural model, layer by layer.
 
 With ``i`` inputs and ``h`` hidden units a recurrent layer has ``g h (i + h + b)`` parameters, where
 ``g`` is 1 for the RNN, 3 for the GRU and 4 for the LSTM, and ``b`` is the number of its bias
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-from unroll.models.config import RecurrentConfig
+from unroll.models.config import NeuralConfig
 from unroll.models.language_model import LanguageModel
 
 SECOND_BIAS = "bias_hh"
 _RECURRENT = re.compile(r".*\.(\w+)_l(\d+)(_reverse)?")
+_BLOCK = re.compile(r"cell\.blocks\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Layer:
         return self.parameters - math.prod(self.shapes.get(SECOND_BIAS, [0]))
 
 
-def layers(config: RecurrentConfig, vocabulary_size: int) -> list[Layer]:
+def layers(config: NeuralConfig, vocabulary_size: int) -> list[Layer]:
     """The layers of the model of this config, in the order of the forward pass. No weights are
     allocated, so models larger than the memory can be counted too."""
     with torch.device("meta"):
@@ -48,8 +49,11 @@ def layers(config: RecurrentConfig, vocabulary_size: int) -> list[Layer]:
         if recurrent:
             tensor, layer, backwards = recurrent.groups()
             place = f"{config.name} {int(layer) + 1}" + (" backwards" if backwards else "")
+        elif block := _BLOCK.fullmatch(name):
+            layer, tensor = block.groups()
+            place = f"{config.name} {int(layer) + 1}"
         else:
-            place, _, rest = name.partition(".")
+            place, _, rest = name.removeprefix("cell.").partition(".")
             tensor = rest.rpartition(".")[2]
         found.setdefault(place, {})[tensor] = list(parameter.shape)
     return [Layer(place, shapes) for place, shapes in found.items()]

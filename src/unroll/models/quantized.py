@@ -47,7 +47,7 @@ def require_quantizable(config: Any, key: str, value: str) -> None:
     """
     require(
         isinstance(config, RecurrentConfig),
-        f"model={config.name} has no matrices to convert to int8: take a run of rnn, lstm or gru",
+        f"model={config.name} cannot be converted to int8: take a run of rnn, lstm or gru",
     )
     require_one_direction(config.bidirectional, key, value)
 

@@ -16,12 +16,70 @@ from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConf
 from unroll.models.time_loops import GRULayers, LSTMLayers, RNNLayers
 
 State = Any
-"""A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them."""
+"""A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them; for the
+Transformer see ``unroll.models.transformer``. The second dimension of each tensor is the batch."""
 
 Config = TypeVar("Config", bound=RecurrentConfig)
 
 
-class Cell(nn.Module, Generic[Config]):
+class Layers(nn.Module):
+    """What reads vectors with a state: ``(batch, time, input)`` and a state to ``(batch, time,
+    width)`` and the next state."""
+
+    width: int
+    bidirectional = False
+
+    def initialize(self, model: nn.Module, tied: nn.Parameter | None) -> None:
+        """Give the weights of the whole model, of which this is a part, their start values, where
+        these are not what each part has drawn; ``tied`` is the matrix of embedding and softmax."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights that are not quantized."""
+        return next(self.parameters()).dtype
+
+    def initial_state(self, batch: int) -> State:
+        """The state before the first token, for ``batch`` rows."""
+        raise NotImplementedError
+
+    def state_parts(self, state: State) -> tuple[Tensor, ...]:
+        """The tensors that a state consists of."""
+        return state if isinstance(state, tuple) else (state,)
+
+    def map_state(self, state: State, change: Callable[[Tensor], Tensor]) -> State:
+        """The state with every tensor of it replaced by ``change(tensor)``."""
+        return tuple(map(change, state)) if isinstance(state, tuple) else change(state)
+
+    def detach(self, state: State) -> State:
+        """The state as a constant: back-propagation through time stops here."""
+        return self.map_state(state, Tensor.detach)
+
+    def scale_gradient(self, state: State, factors: Tensor) -> State:
+        """The same state; in the backward pass its gradient is multiplied by
+        ``factors (batch,)``."""
+
+        def scaled(part: Tensor) -> Tensor:
+            if not part.is_floating_point():
+                return part
+            constant = part.detach()
+            each = factors.view(-1, *[1] * (part.dim() - 2))
+            return constant + each * (part - constant)  # its value is exactly part
+
+        return self.map_state(state, scaled)
+
+    def select(self, state: State, rows: Tensor) -> State:
+        """The state of these rows, in this order; a row may be given more than once."""
+        return self.map_state(state, lambda part: part.index_select(1, rows))
+
+    def join(self, states: Sequence[State]) -> State:
+        """The state of the rows of all these states, one state after the other."""
+        parts = tuple(
+            torch.cat(part, dim=1) for part in zip(*map(self.state_parts, states), strict=True)
+        )
+        return parts if isinstance(states[0], tuple) else parts[0]
+
+
+class Cell(Layers, Generic[Config]):
     """A stack of recurrent layers: ``(batch, time, input)`` to ``(batch, time, width)``.
 
     ``width`` is the hidden size, or twice that in a bidirectional cell.
@@ -29,8 +87,8 @@ class Cell(nn.Module, Generic[Config]):
 
     def __init__(self, config: Config, input_size: int) -> None:
         super().__init__()
-        self.config = config
-        self.width = config.hidden_size * (2 if config.bidirectional else 1)
+        self.config, self.bidirectional = config, config.bidirectional
+        self.width = config.output_size
         self.hidden_size = config.hidden_size
         self._states = config.layers * (2 if config.bidirectional else 1)
         self.module = self.make(config, input_size)
@@ -74,10 +132,19 @@ class Cell(nn.Module, Generic[Config]):
         hidden, state = self.module(inputs, state)
         return hidden, state
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights that are not quantized."""
-        return next(self.parameters()).dtype
+    def initialize(self, model: nn.Module, tied: nn.Parameter | None) -> None:
+        """As ``model.initialization`` and ``model.spectral_radius`` say."""
+        if self.config.initialization == "normal":
+            for parameter in model.parameters():
+                if parameter.dim() > 1:
+                    nn.init.normal_(parameter, std=0.01)
+                else:
+                    nn.init.zeros_(parameter)
+            self.set_biases()
+        elif tied is not None:  # the embedding's unit variance would make the first logits huge
+            nn.init.normal_(tied, std=self.width**-0.5)
+        if self.config.spectral_radius is not None:
+            self.set_spectral_radius(self.config.spectral_radius)
 
     def recurrent_matrices(self) -> Iterator[Tensor]:
         """The matrix ``(hidden, hidden)`` of every gate of every layer, as a view that can be
@@ -95,39 +162,6 @@ class Cell(nn.Module, Generic[Config]):
         """Zeros for ``batch`` rows."""
         weight = next(self.parameters())
         return weight.new_zeros(self._states, batch, self.hidden_size)
-
-    def state_parts(self, state: State) -> tuple[Tensor, ...]:
-        """The tensors that a state consists of."""
-        return state if isinstance(state, tuple) else (state,)
-
-    def map_state(self, state: State, change: Callable[[Tensor], Tensor]) -> State:
-        """The state with every tensor of it replaced by ``change(tensor)``."""
-        return tuple(map(change, state)) if isinstance(state, tuple) else change(state)
-
-    def detach(self, state: State) -> State:
-        """The state as a constant: back-propagation through time stops here."""
-        return self.map_state(state, Tensor.detach)
-
-    def scale_gradient(self, state: State, factors: Tensor) -> State:
-        """The same state; in the backward pass its gradient is multiplied by
-        ``factors (batch,)``."""
-
-        def scaled(part: Tensor) -> Tensor:
-            constant = part.detach()
-            return constant + factors[:, None] * (part - constant)  # its value is exactly part
-
-        return self.map_state(state, scaled)
-
-    def select(self, state: State, rows: Tensor) -> State:
-        """The state of these rows, in this order; a row may be given more than once."""
-        return self.map_state(state, lambda part: part.index_select(1, rows))
-
-    def join(self, states: Sequence[State]) -> State:
-        """The state of the rows of all these states, one state after the other."""
-        parts = tuple(
-            torch.cat(part, dim=1) for part in zip(*map(self.state_parts, states), strict=True)
-        )
-        return parts if isinstance(states[0], tuple) else parts[0]
 
 
 class RNN(Cell[RNNConfig]):
