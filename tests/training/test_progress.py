@@ -169,11 +169,11 @@ def test_a_training_continues_with_a_larger_bound(training):
 
 
 def test_a_diverged_training_diverges_again(training):
-    made, states = training(optimizer={"learning_rate": 1e30}), []
+    made, states = training(optimizer={"learning_rate": 1e38}), []
     made.diary.on_call = lambda: states.append(deepcopy(made.trainer.state_dict()))
     with pytest.raises(Diverged) as first:
         made.trainer.fit()
-    again = restored(states[-1], training, [], {"optimizer": {"learning_rate": 1e30}})
+    again = restored(states[-1], training, [], {"optimizer": {"learning_rate": 1e38}})
     with pytest.raises(Diverged) as second:
         again.trainer.fit()
     assert str(first.value) == str(second.value)
