@@ -40,6 +40,10 @@ training.word_dropout=-0.1
 model=ngram training.activation_regularization=2
 model=ngram training.temporal_activation_regularization=1
 training.activation_regularization=-2
+training/averaging=emma
+training/averaging=ema training.averaging.decay=1
+training/averaging=triggered training.averaging.patience=0
+model=ngram training/averaging=ema
 model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=rnn model.forget_gate_bias=1

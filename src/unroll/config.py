@@ -59,6 +59,7 @@ PLACES = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.c
 
 
 WITHOUT_REGULARIZERS = {
+    "averaging": "none",
     "dropout_mask": "element",
     "weight_dropout": 0.0,
     "word_dropout": 0.0,
@@ -144,6 +145,7 @@ class Config:
         if not isinstance(self.model, RecurrentConfig):
             for key, off in WITHOUT_REGULARIZERS.items():
                 value = getattr(self.training, key)
+                value = getattr(value, "name", value)
                 require(
                     value == off,
                     f"training.{key}={value} has no meaning for model={self.model.name}, which is "

@@ -35,6 +35,7 @@ TRAINING: Values = {
     "checkpoint_every": None,
     "checkpoint_minutes": None,
     "checkpoints_kept": 2,
+    "averaging": {"name": "none"},
     "activation_regularization": 0.0,
     "temporal_activation_regularization": 0.0,
     "dropout_mask": "element",
