@@ -44,6 +44,8 @@ training/averaging=emma
 training/averaging=ema training.averaging.decay=1
 training/averaging=triggered training.averaging.patience=0
 model=ngram training/averaging=ema
+model.layer_norm=true
+model.residual=true
 model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=rnn model.forget_gate_bias=1

@@ -159,3 +159,10 @@ def test_a_model_that_cannot_be_int8_is_refused_in_one_line(composed) -> None:
         require_quantizable(both, "precision", "int8")
     with pytest.raises(Refused, match="take a run of rnn, lstm or gru"):
         require_quantizable(SimpleNamespace(name="ngram"), "precision", "int8")
+
+
+@pytest.mark.parametrize("part", ["layer_norm", "residual"])
+def test_parts_between_the_layers_are_refused(composed, part):
+    config = replace(composed("model=lstm").model, layers=2, **{part: True})
+    with pytest.raises(Refused, match=rf"model\.{part}=true cannot be .* which task=deploy needs"):
+        require_quantizable(config, "task", "deploy")

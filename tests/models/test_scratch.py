@@ -9,7 +9,10 @@ from unroll.registry import build
 REGULARIZED = "training.dropout=0.5 training.dropout_mask=sequence training.weight_dropout=0.5"
 
 
-@pytest.mark.parametrize("regularizers", ["", REGULARIZED])  # both draw the same masks
+DEEP = "model.layer_norm=true model.residual=true"
+
+
+@pytest.mark.parametrize("regularizers", ["", REGULARIZED, DEEP])  # both draw the same masks
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("ends", ["", "model.bidirectional=true"])
 @pytest.mark.parametrize("bias", ["double", "single"])
@@ -17,7 +20,7 @@ REGULARIZED = "training.dropout=0.5 training.dropout_mask=sequence training.weig
 def test_a_scratch_cell_equals_the_librarys(
     cell: str, bias: str, ends: str, layers: int, regularizers: str
 ) -> None:
-    words = [f"model.bias={bias}", *regularizers.split()]
+    words = [f"model.bias={bias}", *(regularizers.split() if layers > 1 else [])]
     words += [f"model={cell.split()[0]}", *cell.split()[1:], "model.hidden_size=7"]
     words += [f"model.layers={layers}", "data/batching=windows", "evaluation.protocol=window"]
     words += [ends] if ends else []

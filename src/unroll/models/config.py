@@ -146,6 +146,10 @@ class RecurrentConfig(ModelConfig):
     word_dropout: float
     """Share of the vocabulary whose embedding, or one-hot vector, is dropped wherever the token
     occurs in what is read at once (Gal and Ghahramani 2016)."""
+    layer_norm: bool
+    """Normalise what each layer but the first reads, before dropout (Ba et al. 2016)."""
+    residual: bool
+    """Add the outputs of the layer below to those of each layer but the first (He et al. 2016)."""
     tie_weights: bool
     """One matrix for embedding and softmax (Press and Wolf 2017); needs equal sizes."""
     bidirectional: bool
@@ -182,6 +186,12 @@ class RecurrentConfig(ModelConfig):
             f"model.spectral_radius={self.spectral_radius}: must be above 0 and finite, or null "
             "to leave the matrices unscaled",
         )
+        for key in ("layer_norm", "residual"):
+            require(
+                not getattr(self, key) or self.layers > 1,
+                f"model.{key}=true acts between layers: set model.layers to 2 or more, or "
+                f"model.{key}=false",
+            )
         width = self.hidden_size * (2 if self.bidirectional else 1)
         require(
             not (self.tie_weights and self.one_hot),

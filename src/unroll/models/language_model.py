@@ -65,6 +65,9 @@ class LanguageModel(nn.Module):
                 else:
                     nn.init.zeros_(parameter)
             self.cell.set_biases()
+            for module in self.cell.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.reset_parameters()
         elif tied is not None:  # the embedding's unit variance would make the first logits huge
             nn.init.normal_(tied, std=self.cell.width**-0.5)
         if config.spectral_radius is not None:

@@ -43,13 +43,19 @@ def require_quantizable(config: Any, key: str, value: str) -> None:
     """Raise ``Refused`` if the model cannot be converted to int8, which ``key=value`` asks for.
 
     Raises:
-        Refused: it is not recurrent, or it is bidirectional.
+        Refused: it is not recurrent, is bidirectional, or has parts between its layers.
     """
     require(
         isinstance(config, RecurrentConfig),
         f"model={config.name} has no matrices to convert to int8: take a run of rnn, lstm or gru",
     )
     require_one_direction(config.bidirectional, key, value)
+    for part in ("layer_norm", "residual"):
+        require(
+            not getattr(config, part),
+            f"model.{part}=true cannot be converted to int8, which {key}={value} needs: take "
+            f"another run",
+        )
 
 
 def weights_of(model: LanguageModel) -> dict[str, Tensor]:

@@ -68,6 +68,8 @@ class Cell(nn.Module, Generic[Config]):
             "batch_first": True,
             "one_mask": config.one_mask,
             "weight_dropout": config.weight_dropout,
+            "layer_norm": config.layer_norm,
+            "residual": config.residual,
         }
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
 from unroll.models.dropout import dropout
 from unroll.models.recurrent import GRU, LSTM, RNN, State
+from unroll.models.time_loops import norms_between
 
 Config = TypeVar("Config", bound=RecurrentConfig)
 
@@ -44,6 +45,9 @@ class Layers(nn.Module, Generic[Config]):
                     values = torch.empty(shape).uniform_(-bound, bound)
                     self.register_parameter(f"{name}_l{layer}{end}", nn.Parameter(values))
 
+        width = config.hidden_size * len(self.directions)
+        self.norms = norms_between(config.layers, width, config.layer_norm)
+
     def step(self, inputs: Tensor, state: Any, recurrent: Tensor, bias: Tensor) -> Any:
         """The next state of one layer.
 
@@ -57,7 +61,11 @@ class Layers(nn.Module, Generic[Config]):
         parts = state if isinstance(state, tuple) else (state,)
         ends = []
         for layer in range(self.config.layers):
-            sides = []
+            below, sides = inputs, []
+            if layer:
+                inputs = self.norms[layer - 1](inputs) if self.norms else inputs
+                over = 1 if self.config.one_mask else None
+                inputs = dropout(inputs, self.config.dropout, self.training, over)
             for side, end in enumerate(self.directions):
                 weights = [
                     getattr(self, f"{name}_l{layer}{end}")
@@ -68,9 +76,8 @@ class Layers(nn.Module, Generic[Config]):
                 sides.append(outputs)
                 ends.append(now)
             inputs = torch.cat(sides, dim=-1)
-            if layer + 1 < self.config.layers:
-                over = 1 if self.config.one_mask else None
-                inputs = dropout(inputs, self.config.dropout, self.training, over)
+            if layer and self.config.residual:
+                inputs = inputs + below
         after = tuple(torch.stack(part) for part in zip(*ends, strict=True))
         return inputs, after if isinstance(state, tuple) else after[0]
 

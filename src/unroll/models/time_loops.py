@@ -293,18 +293,32 @@ class TimeMajor(nn.RNNBase):
     Args:
         one_mask: draw the dropout between layers once for all steps of a row.
         weight_dropout: share of each recurrent matrix that is dropped in a forward pass.
+        layer_norm: normalise the inputs of each layer but the first, before dropout.
+        residual: add the inputs of each layer but the first, before both, to its outputs.
     """
 
     def __init__(
-        self, *sizes: Any, one_mask: bool = False, weight_dropout: float = 0.0, **options: Any
+        self,
+        *sizes: Any,
+        one_mask: bool = False,
+        weight_dropout: float = 0.0,
+        layer_norm: bool = False,
+        residual: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(*sizes, **options)
-        self.one_mask, self.weight_dropout = one_mask, weight_dropout
+        self.one_mask, self.weight_dropout, self.residual = one_mask, weight_dropout, residual
+        self.norms = norms_between(self.num_layers, self.hidden_size * self.directions, layer_norm)
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
 
     @property
     def beyond_pytorch(self) -> bool:
         """Whether the forward pass now does what PyTorch's module does not."""
-        return self.training and (self.one_mask or self.weight_dropout > 0)
+        drops = self.training and (self.one_mask or self.weight_dropout > 0)
+        return drops or self.residual or len(self.norms) > 0
 
     def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """A token of each row, ``(batch, 1, input)``, to ``(batch, 1, width)`` and the state after
@@ -352,14 +366,16 @@ class TimeMajor(nn.RNNBase):
             hidden, after = super().forward(inputs, state)  # cuDNN: in the precision throughout
             ends = [part.to(inputs.dtype) for part in (after if many else (after,))]
             return hidden.to(inputs.dtype), tuple(ends) if many else ends[0]
-        if on_cpu and inputs.shape[1] == 1 and not torch.is_grad_enabled():
+        if inputs.shape[1] == 1 and not (torch.is_grad_enabled() or self.beyond_pytorch):
             return self.step(inputs, state)
         parts = state if many else (state,)
-        directions = 2 if self.bidirectional else 1
+        directions = self.directions
         layer, over = self.layer if on_cpu else self.on_device, 0 if self.one_mask else None
         hidden, ends = inputs.transpose(0, 1), []
         for index in range(self.num_layers):
+            below = hidden
             if index:
+                hidden = self.norms[index - 1](hidden) if self.norms else hidden
                 hidden = dropout(hidden, self.dropout, self.training, over)
             sides = []
             for number in range(index * directions, (index + 1) * directions):
@@ -374,8 +390,15 @@ class TimeMajor(nn.RNNBase):
                 sides.append(outputs.flip(0) if backwards else outputs)
                 ends.append(end)
             hidden = torch.cat(sides, dim=-1) if len(sides) > 1 else sides[0]
+            if index and self.residual:
+                hidden = hidden + below
         after = tuple(torch.stack(part) for part in zip(*ends, strict=True))
         return hidden.transpose(0, 1), after if many else after[0]
+
+
+def norms_between(layers: int, width: int, wanted: bool) -> nn.ModuleList:
+    """The layer norm of each layer but the first; empty if none is wanted."""
+    return nn.ModuleList(nn.LayerNorm(width) for _ in range(layers - 1) if wanted)
 
 
 def products_dtype(inputs: Tensor) -> torch.dtype:

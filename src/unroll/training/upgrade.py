@@ -27,6 +27,8 @@ RECURRENT: Values = {
     "dropout_mask": "element",
     "weight_dropout": 0.0,
     "word_dropout": 0.0,
+    "layer_norm": False,
+    "residual": False,
 }
 TRACKING: Values = {"run_name": None, "study": None, "label": None}
 TRAINING: Values = {
