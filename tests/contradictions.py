@@ -46,6 +46,9 @@ training/averaging=triggered training.averaging.patience=0
 model=ngram training/averaging=ema
 model.layer_norm=true
 model.residual=true
+model.last_size=8
+model.layers=2 model.last_size=0
+model.layers=2 model.last_size=8 model.residual=true
 model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=rnn model.forget_gate_bias=1

@@ -161,8 +161,11 @@ def test_a_model_that_cannot_be_int8_is_refused_in_one_line(composed) -> None:
         require_quantizable(SimpleNamespace(name="ngram"), "precision", "int8")
 
 
-@pytest.mark.parametrize("part", ["layer_norm", "residual"])
-def test_parts_between_the_layers_are_refused(composed, part):
-    config = replace(composed("model=lstm").model, layers=2, **{part: True})
-    with pytest.raises(Refused, match=rf"model\.{part}=true cannot be .* which task=deploy needs"):
+@pytest.mark.parametrize(
+    ("part", "value"), [("layer_norm", True), ("residual", True), ("last_size", 9)]
+)
+def test_stacks_with_more_than_equal_layers_are_refused(composed, part, value):
+    config = replace(composed("model=lstm").model, layers=2, **{part: value})
+    message = rf"model\.{part}={str(value).lower()} cannot be .* which task=deploy needs"
+    with pytest.raises(Refused, match=message):
         require_quantizable(config, "task", "deploy")

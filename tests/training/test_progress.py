@@ -41,6 +41,9 @@ SETTINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["training/averaging=triggered", "training.averaging.patience=1"],
         {"losses": zigzag, "validate_every": 1, "model": {"tie_weights": True}},
     ),
+    "narrow last layer": (
+        ["model=lstm", *RANDOM], {"model": DROPOUT | {"last_size": 3, "layer_norm": True}},
+    ),
     "word dropout": ([], {"model": {"word_dropout": 0.4}}),
     "gru, adamw, cosine": (
         ["model=gru", "optimizer=adamw", "optimizer/schedule=cosine",

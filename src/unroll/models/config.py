@@ -128,6 +128,9 @@ class RecurrentConfig(ModelConfig):
     one_hot: bool
     """Feed one-hot vectors instead of learned embeddings; embedding_size then has no meaning."""
     hidden_size: int
+    last_size: int | None
+    """Hidden size of the last of several layers, as in AWD-LSTM, whose tied embedding is narrower
+    than its layers (Merity et al. 2018); null: that of the others."""
     layers: int
     bias: str
     """double: two bias vectors a layer, b_ih and b_hh, as in PyTorch; single: b_ih alone, as in
@@ -192,7 +195,13 @@ class RecurrentConfig(ModelConfig):
                 f"model.{key}=true acts between layers: set model.layers to 2 or more, or "
                 f"model.{key}=false",
             )
-        width = self.hidden_size * (2 if self.bidirectional else 1)
+        if self.last_size is not None:
+            require(
+                self.last_size >= 1 and self.layers > 1 and not self.residual,
+                f"model.last_size={self.last_size}: must be at least 1, and needs model.layers of "
+                "2 or more and model.residual=false; set it to null for layers of one size",
+            )
+        width = self.width
         require(
             not (self.tie_weights and self.one_hot),
             "model.tie_weights=true needs learned embeddings: set model.one_hot=false",
@@ -202,6 +211,16 @@ class RecurrentConfig(ModelConfig):
             f"model.tie_weights=true needs model.embedding_size ({self.embedding_size}) equal to "
             f"the output's width ({width}): set model.embedding_size={width}",
         )
+
+    @property
+    def sizes(self) -> list[int]:
+        """The hidden size of each layer."""
+        return [self.hidden_size] * (self.layers - 1) + [self.last_size or self.hidden_size]
+
+    @property
+    def width(self) -> int:
+        """Size of the vectors that the last layer gives."""
+        return self.sizes[-1] * (2 if self.bidirectional else 1)
 
     @property
     def one_mask(self) -> bool:

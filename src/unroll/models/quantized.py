@@ -50,11 +50,12 @@ def require_quantizable(config: Any, key: str, value: str) -> None:
         f"model={config.name} has no matrices to convert to int8: take a run of rnn, lstm or gru",
     )
     require_one_direction(config.bidirectional, key, value)
-    for part in ("layer_norm", "residual"):
+    for part in ("layer_norm", "residual", "last_size"):
+        given = str(getattr(config, part)).lower()
         require(
             not getattr(config, part),
-            f"model.{part}=true cannot be converted to int8, which {key}={value} needs: take "
-            f"another run",
+            f"model.{part}={given} cannot be converted to int8, which {key}={value} needs: take "
+            "another run",
         )
 
 

@@ -16,7 +16,8 @@ from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConf
 from unroll.models.time_loops import GRULayers, LSTMLayers, RNNLayers
 
 State = Any
-"""A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them."""
+"""A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them. A layer that
+is narrower than others uses the first numbers of its rows."""
 
 Config = TypeVar("Config", bound=RecurrentConfig)
 
@@ -30,8 +31,8 @@ class Cell(nn.Module, Generic[Config]):
     def __init__(self, config: Config, input_size: int) -> None:
         super().__init__()
         self.config = config
-        self.width = config.hidden_size * (2 if config.bidirectional else 1)
-        self.hidden_size = config.hidden_size
+        self.width = config.width
+        self.state_size = max(config.sizes)
         self._states = config.layers * (2 if config.bidirectional else 1)
         self.module = self.make(config, input_size)
         if config.bias == "single":
@@ -68,6 +69,7 @@ class Cell(nn.Module, Generic[Config]):
             "batch_first": True,
             "one_mask": config.one_mask,
             "weight_dropout": config.weight_dropout,
+            "last_size": config.last_size,
             "layer_norm": config.layer_norm,
             "residual": config.residual,
         }
@@ -86,7 +88,7 @@ class Cell(nn.Module, Generic[Config]):
         changed in place."""
         for name, parameter in self.module.named_parameters():
             if name.startswith("weight_hh"):
-                yield from torch.split(parameter.detach(), self.hidden_size)
+                yield from torch.split(parameter.detach(), parameter.shape[1])
 
     def set_spectral_radius(self, radius: float) -> None:
         """Scale every recurrent matrix so that the largest absolute eigenvalue is ``radius``."""
@@ -96,7 +98,7 @@ class Cell(nn.Module, Generic[Config]):
     def initial_state(self, batch: int) -> State:
         """Zeros for ``batch`` rows."""
         weight = next(self.parameters())
-        return weight.new_zeros(self._states, batch, self.hidden_size)
+        return weight.new_zeros(self._states, batch, self.state_size)
 
     def state_parts(self, state: State) -> tuple[Tensor, ...]:
         """The tensors that a state consists of."""
@@ -157,11 +159,10 @@ class LSTM(Cell[LSTMConfig]):
         if self.config.forget_gate_bias is None:
             return
         vectors = 1 if self.config.bias == "single" else 2
-        forget_gate = slice(self.hidden_size, 2 * self.hidden_size)
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
                 if name.startswith("bias"):
-                    parameter[forget_gate] = self.config.forget_gate_bias / vectors
+                    parameter.chunk(4)[1][:] = self.config.forget_gate_bias / vectors
 
     def initial_state(self, batch: int) -> State:
         return super().initial_state(batch), super().initial_state(batch)

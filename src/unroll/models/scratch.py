@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
 from unroll.models.dropout import dropout
 from unroll.models.recurrent import GRU, LSTM, RNN, State
-from unroll.models.time_loops import norms_between
+from unroll.models.time_loops import narrowed, norms_between, widened
 
 Config = TypeVar("Config", bound=RecurrentConfig)
 
@@ -31,14 +31,14 @@ class Layers(nn.Module, Generic[Config]):
         super().__init__()
         self.config, self.hidden_size = config, config.hidden_size
         self.directions = ("", "_reverse") if config.bidirectional else ("",)
-        bound = 1 / math.sqrt(config.hidden_size)  # PyTorch's own initialisation
-        for layer in range(config.layers):
+        for layer, size in enumerate(config.sizes):
+            bound = 1 / math.sqrt(size)  # PyTorch's own initialisation
             width = input_size if layer == 0 else config.hidden_size * len(self.directions)
-            rows = self.gates * config.hidden_size
+            rows = self.gates * size
             for end in self.directions:
                 for name, shape in (
                     ("weight_ih", (rows, width)),
-                    ("weight_hh", (rows, config.hidden_size)),
+                    ("weight_hh", (rows, size)),
                     ("bias_ih", (rows,)),
                     ("bias_hh", (rows,)),
                 ):
@@ -71,10 +71,11 @@ class Layers(nn.Module, Generic[Config]):
                     getattr(self, f"{name}_l{layer}{end}")
                     for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
                 ]
-                now = [part[layer * len(self.directions) + side] for part in parts]
+                place, size = layer * len(self.directions) + side, self.config.sizes[layer]
+                now = [narrowed(part[place], size) for part in parts]
                 outputs, now = self._unroll(inputs, now, *weights, backwards=bool(end))
                 sides.append(outputs)
-                ends.append(now)
+                ends.append([widened(part, parts[0].shape[-1]) for part in now])
             inputs = torch.cat(sides, dim=-1)
             if layer and self.config.residual:
                 inputs = inputs + below

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -293,15 +294,19 @@ class TimeMajor(nn.RNNBase):
     Args:
         one_mask: draw the dropout between layers once for all steps of a row.
         weight_dropout: share of each recurrent matrix that is dropped in a forward pass.
+        last_size: hidden size of the last layer; None: that of the others.
         layer_norm: normalise the inputs of each layer but the first, before dropout.
         residual: add the inputs of each layer but the first, before both, to its outputs.
     """
+
+    last_size: int | None = None  # known before PyTorch's constructor asks for it
 
     def __init__(
         self,
         *sizes: Any,
         one_mask: bool = False,
         weight_dropout: float = 0.0,
+        last_size: int | None = None,
         layer_norm: bool = False,
         residual: bool = False,
         **options: Any,
@@ -309,6 +314,24 @@ class TimeMajor(nn.RNNBase):
         super().__init__(*sizes, **options)
         self.one_mask, self.weight_dropout, self.residual = one_mask, weight_dropout, residual
         self.norms = norms_between(self.num_layers, self.hidden_size * self.directions, layer_norm)
+
+        if last_size is not None:
+            self._resize_last(last_size)
+
+    def _resize_last(self, size: int) -> None:
+        """Replace the weights of the last layer by those of a layer of ``size`` units."""
+        self.last_size, bound = size, size**-0.5
+        for name, weight in list(self.named_parameters()):
+            if name.startswith(("weight", "bias")) and f"_l{self.num_layers - 1}" in name:
+                shape = [len(weight) // self.hidden_size * size, *weight.shape[1:]]
+                if name.startswith("weight_hh"):
+                    shape[1] = size
+                setattr(self, name, nn.Parameter(weight.new_empty(shape).uniform_(-bound, bound)))
+
+    def flatten_parameters(self) -> None:
+        """Lay out the weights for cuDNN, which runs layers of one size at once."""
+        if self.last_size is None:
+            super().flatten_parameters()
 
     @property
     def directions(self) -> int:
@@ -318,7 +341,7 @@ class TimeMajor(nn.RNNBase):
     def beyond_pytorch(self) -> bool:
         """Whether the forward pass now does what PyTorch's module does not."""
         drops = self.training and (self.one_mask or self.weight_dropout > 0)
-        return drops or self.residual or len(self.norms) > 0
+        return drops or self.residual or len(self.norms) > 0 or self.last_size is not None
 
     def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """A token of each row, ``(batch, 1, input)``, to ``(batch, 1, width)`` and the state after
@@ -384,16 +407,26 @@ class TimeMajor(nn.RNNBase):
                 weights[1] = dropout(weights[1], self.weight_dropout, self.training)
                 outputs, *end = layer(
                     hidden.flip(0) if backwards else hidden,
-                    tuple(part[number] for part in parts),
+                    tuple(narrowed(part[number], weights[1].shape[1]) for part in parts),
                     weights,
                 )
                 sides.append(outputs.flip(0) if backwards else outputs)
-                ends.append(end)
+                ends.append([widened(part, parts[0].shape[-1]) for part in end])
             hidden = torch.cat(sides, dim=-1) if len(sides) > 1 else sides[0]
             if index and self.residual:
                 hidden = hidden + below
         after = tuple(torch.stack(part) for part in zip(*ends, strict=True))
         return hidden.transpose(0, 1), after if many else after[0]
+
+
+def narrowed(part: Tensor, size: int) -> Tensor:
+    """The state ``(batch, size)`` of a layer, which is kept in rows that may be longer."""
+    return part if part.shape[-1] == size else part[:, :size].contiguous()
+
+
+def widened(part: Tensor, size: int) -> Tensor:
+    """The state of a layer in rows of ``size``, with zeros behind it."""
+    return part if part.shape[-1] == size else F.pad(part, (0, size - part.shape[-1]))
 
 
 def norms_between(layers: int, width: int, wanted: bool) -> nn.ModuleList:

@@ -27,6 +27,7 @@ RECURRENT: Values = {
     "dropout_mask": "element",
     "weight_dropout": 0.0,
     "word_dropout": 0.0,
+    "last_size": None,
     "layer_norm": False,
     "residual": False,
 }
