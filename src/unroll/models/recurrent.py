@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
-from unroll.models.time_loops import GRULayers, LSTMLayers, RNNLayers
+from unroll.models.stacks import GRULayers, LSTMLayers, RNNLayers
 
 State = Any
 """A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them. A layer that

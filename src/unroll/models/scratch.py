@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
 from unroll.models.dropout import dropout
 from unroll.models.recurrent import GRU, LSTM, RNN, State
-from unroll.models.time_loops import narrowed, norms_between, widened
+from unroll.models.stacks import narrowed, norms_between, widened
 
 Config = TypeVar("Config", bound=RecurrentConfig)
 
