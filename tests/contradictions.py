@@ -45,6 +45,15 @@ model=transformer model.heads=3
 model=transformer training.weight_dropout=0.5
 model=transformer model.context=0
 model=lstm model.context=20
+training/averaging=emma
+training/averaging=ema training.averaging.decay=1
+training/averaging=triggered training.averaging.patience=0
+model=ngram training/averaging=ema
+model.layer_norm=true
+model.residual=true
+model.last_size=8
+model.layers=2 model.last_size=0
+model.layers=2 model.last_size=8 model.residual=true
 model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=rnn model.forget_gate_bias=1

@@ -114,6 +114,35 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "sampling.greedy": True,
     },
 }
+PUBLISHED["Merity et al. 2018"] = {
+    "data.name": "penn_treebank",
+    "data.batching.name": "sequential",
+    "data.batching.length": 70,
+    "data.batching.batch_size": 20,
+    "data.batching.random_length": True,
+    "model.name": "lstm",
+    "model.embedding_size": 400,
+    "model.hidden_size": 1150,
+    "model.last_size": 400,
+    "model.layers": 3,
+    "model.tie_weights": True,
+    "model.output_dropout": 0.4,
+    "model.dropout": 0.25,
+    "model.embedding_dropout": 0.4,
+    "model.word_dropout": 0.1,
+    "model.weight_dropout": 0.5,
+    "model.dropout_mask": "sequence",
+    "optimizer.name": "sgd",
+    "optimizer.learning_rate": 30.0,
+    "optimizer.weight_decay": 1.2e-6,
+    "optimizer.schedule.name": "constant",
+    "training.averaging.name": "triggered",
+    "training.averaging.patience": 5,
+    "training.clip_norm": 0.25,
+    "training.activation_regularization": 2.0,
+    "training.temporal_activation_regularization": 1.0,
+    "training.epochs": 500,
+}
 FROM_SCRATCH = {"model.implementation": "scratch", "model.initialization": "normal"}
 LYRICS_SCRATCH = {
     **FROM_SCRATCH,
@@ -126,6 +155,7 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"width/{units}": ("001", {"model.hidden_size": units}) for units in (128, 200, 300)},
     **{f"batch/{rows}": ("001", {"data.batching.batch_size": rows}) for rows in (16, 32, 64)},
     "penn_treebank/lstm": ("002", {}),
+    "penn_treebank/awd_lstm": ("Merity et al. 2018", {}),
     "time_machine/scratch": (
         "003",
         {**FROM_SCRATCH, "data.batching.name": "sequential", "model.hidden_size": 512},

@@ -65,6 +65,7 @@ PLACES = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.c
 
 
 WITHOUT_REGULARIZERS = {
+    "averaging": "none",
     "dropout_mask": "element",
     "weight_dropout": 0.0,
     "word_dropout": 0.0,
@@ -150,6 +151,7 @@ class Config:
         )
         for key, off in WITHOUT_REGULARIZERS.items():
             value = getattr(self.training, key)
+            value = getattr(value, "name", value)
             needed = RecurrentConfig if key == "weight_dropout" else NeuralConfig
             require(
                 value == off or isinstance(self.model, needed),

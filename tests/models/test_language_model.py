@@ -161,6 +161,87 @@ def test_variational_dropout_equals_the_model_with_its_three_masks_written_out(
     assert torch.allclose(hidden, inputs, atol=1e-6)
 
 
+@pytest.mark.parametrize("implementation", ["library", "scratch"])
+@pytest.mark.parametrize("last_size", [2, 6])
+@pytest.mark.parametrize("name", CELLS)
+def test_a_last_layer_of_another_size_equals_layers_of_their_own_sizes(
+    model, name, last_size, implementation
+):
+    changes = {"initialization": "orthogonal", "implementation": implementation, "bias": "single"}
+    if name == "lstm":
+        changes["forget_gate_bias"] = 2.0
+    made = model(name, layers=2, last_size=last_size, **changes)
+    weights, hidden = made.cell.module.state_dict(), made.embedding(IDS)
+    for layer, size in enumerate((HIDDEN, last_size)):
+        plain = replace(made.config, layers=1, last_size=None, hidden_size=size)
+        one = build("cell/scratch", plain, hidden.shape[-1])
+        named = {key: value for key, value in weights.items() if f"_l{layer}" in key}
+        one.module.load_state_dict(
+            {key.replace(f"_l{layer}", "_l0"): value for key, value in named.items()}
+        )
+        hidden = one(hidden, one.initial_state(2))[0]
+        for gate in weights[f"weight_hh_l{layer}"].split(size):
+            assert torch.allclose(gate @ gate.T, torch.eye(size), atol=1e-5)
+        if name == "lstm":
+            assert bool((weights[f"bias_ih_l{layer}"][size : 2 * size] == 2).all())
+    state, steps = made.initial_state(2), []
+    with torch.inference_mode():
+        for part in (IDS[:, :3], IDS[:, 3:4], IDS[:, 4:]):  # the state is carried
+            step, state = made(part, state)
+            steps.append(step)
+    assert torch.allclose(torch.cat(steps, dim=1), hidden, atol=1e-6)
+    tied = model(
+        name, layers=2, last_size=last_size, embedding_size=last_size, tie_weights=True, **changes
+    )
+    numbers = VOCABULARY * (last_size + 1)
+    for below, size in ((last_size, HIDDEN), (HIDDEN, last_size)):
+        numbers += GATES[name] * size * (below + size + 1)
+    assert tied.parameter_count == numbers
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", CELLS)
+def test_layer_norm_and_residual_equal_the_layers_written_out(
+    model, name, bidirectional, layer_norm, residual
+):
+    """h_1 = layer_1(x); above, h_l = layer_l(norm(h_(l-1))) + h_(l-1), with norm = (h - mean) /
+    sqrt(variance + 1e-5) * gain + bias (Ba et al. 2016), for sequences and for single steps."""
+    parts = {"layer_norm": layer_norm, "residual": residual, "bidirectional": bidirectional}
+    made = model(name, layers=3, **parts)
+    with torch.no_grad():
+        for number, norm in enumerate(made.cell.module.norms):
+            norm.weight.copy_(torch.linspace(0.5, 2 + number, norm.weight.numel()))
+            norm.bias.copy_(torch.linspace(-1, number, norm.bias.numel()))
+    weights, hidden = made.cell.module.state_dict(), made.embedding(IDS)
+    for layer in range(3):
+        below = hidden
+        if layer and layer_norm:
+            centered = hidden - hidden.mean(-1, keepdim=True)
+            spread = (centered.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+            gain, bias = (weights[f"norms.{layer - 1}.{key}"] for key in ("weight", "bias"))
+            hidden = centered / spread * gain + bias
+        plain = replace(made.config, layers=1, layer_norm=False, residual=False)
+        one = build("cell/scratch", plain, hidden.shape[-1])
+        named = {key: value for key, value in weights.items() if f"_l{layer}" in key}
+        one.module.load_state_dict(
+            {key.replace(f"_l{layer}", "_l0"): value for key, value in named.items()}
+        )
+        hidden = one(hidden, one.initial_state(2))[0]
+        hidden = hidden + below if layer and residual else hidden
+    found, _ = made(IDS, made.initial_state(2))
+    assert torch.allclose(found, hidden, atol=1e-5)
+    if not bidirectional:
+        state = made.initial_state(2)
+        with torch.inference_mode():
+            for place in range(IDS.shape[1]):
+                step, state = made(IDS[:, place : place + 1], state)
+                assert torch.allclose(step[:, 0], hidden[:, place], atol=1e-5)
+    normal = model(name, layers=3, initialization="normal", **parts)
+    assert all(bool((norm.weight == 1).all()) for norm in normal.cell.module.norms)
+
+
 @pytest.mark.parametrize("one_hot", [False, True])
 @pytest.mark.parametrize("share", [0.3, 0.6])
 @pytest.mark.parametrize("seed", range(3))

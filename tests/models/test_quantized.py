@@ -159,3 +159,13 @@ def test_a_model_that_cannot_be_int8_is_refused_in_one_line(composed) -> None:
         require_quantizable(both, "precision", "int8")
     with pytest.raises(Refused, match="take a run of rnn, lstm or gru"):
         require_quantizable(SimpleNamespace(name="ngram"), "precision", "int8")
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("layer_norm", True), ("residual", True), ("last_size", 9)]
+)
+def test_stacks_with_more_than_equal_layers_are_refused(composed, part, value):
+    config = replace(composed("model=lstm").model, layers=2, **{part: value})
+    message = rf"model\.{part}={str(value).lower()} cannot be .* which task=deploy needs"
+    with pytest.raises(Refused, match=message):
+        require_quantizable(config, "task", "deploy")

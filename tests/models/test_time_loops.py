@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from unroll.models import time_loops
-from unroll.models.time_loops import GRULayers, LSTMLayers, LSTMLoop, RNNLayers
+from unroll.models import stacks, time_loops
+from unroll.models.stacks import GRULayers, LSTMLayers, RNNLayers
+from unroll.models.time_loops import LSTMLoop
 
 MODULES = {"rnn": (RNNLayers, nn.RNN), "gru": (GRULayers, nn.GRU), "lstm": (LSTMLayers, nn.LSTM)}
 SIZES = st.integers(1, 7)
@@ -162,7 +163,7 @@ def test_weight_drop_equals_pytorchs_module_with_its_recurrent_matrices_masked(
     theirs.load_state_dict(ours.state_dict())
     torch.manual_seed(seed)
     masks = {
-        key: time_loops.dropout(torch.ones_like(matrix), share, training=True)
+        key: stacks.dropout(torch.ones_like(matrix), share, training=True)
         for key, matrix in theirs.named_parameters()
         if "weight_hh" in key
     }
@@ -201,7 +202,7 @@ def test_dropout_acts_on_the_outputs_of_all_layers_but_the_last(monkeypatch, nam
             seen.append((tuple(values.shape), share, training, over))
         return values
 
-    monkeypatch.setattr(time_loops, "dropout", note)
+    monkeypatch.setattr(stacks, "dropout", note)
     options = {"dropout": 0.25, "one_mask": one_mask, "batch_first": True}
     module = MODULES[name][0](3, 4, num_layers=3, **options)
     zeros = torch.zeros(3, 2, 4)

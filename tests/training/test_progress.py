@@ -34,6 +34,16 @@ SETTINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
         {"model": DROPOUT, "activation_regularization": 2.0,
          "temporal_activation_regularization": 1.0, "accumulation": 2, "losses": zigzag},
     ),
+    "moving average": (
+        ["training/averaging=ema", "training.averaging.decay=0.8"], {"losses": zigzag},
+    ),
+    "triggered average": (
+        ["training/averaging=triggered", "training.averaging.patience=1"],
+        {"losses": zigzag, "validate_every": 1, "model": {"tie_weights": True}},
+    ),
+    "narrow last layer": (
+        ["model=lstm", *RANDOM], {"model": DROPOUT | {"last_size": 3, "layer_norm": True}},
+    ),
     "word dropout": ([], {"model": {"word_dropout": 0.4}}),
     "gru, adamw, cosine": (
         ["model=gru", "optimizer=adamw", "optimizer/schedule=cosine",
@@ -101,7 +111,7 @@ def test_continuing_from_the_state_at_any_callback_equals_never_stopping(trainin
 def test_every_part_of_the_state_decides_the_end(training):
     """Without any one of its parts the continued training ends differently."""
     words = ["model=lstm", "optimizer=adam", "optimizer/schedule=step",
-             "optimizer.schedule.every=2", *RANDOM]  # fmt: skip
+             "optimizer.schedule.every=2", "training/averaging=ema", *RANDOM]  # fmt: skip
     changes = {"model": DROPOUT, "losses": zigzag, "log_every": 4, "epochs": 4}
     made, states = training(*words, **changes), []
     made.diary.at[12] = lambda: states.append(deepcopy(made.trainer.state_dict()))
@@ -110,7 +120,8 @@ def test_every_part_of_the_state_decides_the_end(training):
     for part in fresh:
         again = restored(states[0] | {part: deepcopy(fresh[part])}, training, words, changes)
         again.trainer.fit()
-        same = all(map(torch.equal, again.parameters, made.parameters))
+        ends = [[*one.parameters, *one.trainer.averaging.average] for one in (again, made)]
+        same = all(map(torch.equal, *ends))
         assert not (same and again.history == made.history), part
 
 

@@ -204,18 +204,42 @@ class RecurrentConfig(NeuralConfig):
     weight_dropout: float
     """Share of the recurrent matrices W_hh that is dropped, the same in all steps that are read at
     once (Merity et al. 2018)."""
+    last_size: int | None
+    """Hidden size of the last of several layers, as in AWD-LSTM, whose tied embedding is narrower
+    than its layers (Merity et al. 2018); null: that of the others."""
+    layer_norm: bool
+    """Normalise what each layer but the first reads, before dropout (Ba et al. 2016)."""
+    residual: bool
+    """Add the outputs of the layer below to those of each layer but the first (He et al. 2016)."""
 
     @property
     def cells(self) -> str:
         return f"cell/{self.implementation}"
 
     @property
+    def sizes(self) -> list[int]:
+        """The hidden size of each layer."""
+        return [self.hidden_size] * (self.layers - 1) + [self.last_size or self.hidden_size]
+
+    @property
     def output_size(self) -> int:
-        return self.hidden_size * (2 if self.bidirectional else 1)
+        return self.sizes[-1] * (2 if self.bidirectional else 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_share("weight_dropout", self.weight_dropout)
+        for key in ("layer_norm", "residual"):
+            require(
+                not getattr(self, key) or self.layers > 1,
+                f"model.{key}=true acts between layers: set model.layers to 2 or more, or "
+                f"model.{key}=false",
+            )
+        if self.last_size is not None:
+            require(
+                self.last_size >= 1 and self.layers > 1 and not self.residual,
+                f"model.last_size={self.last_size}: must be at least 1, and needs model.layers of "
+                "2 or more and model.residual=false; set it to null for layers of one size",
+            )
         require_one_of("model.implementation", self.implementation, ("library", "scratch"))
         require_one_of("model.bias", self.bias, ("double", "single"))
         require_one_of(

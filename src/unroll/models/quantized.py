@@ -43,13 +43,20 @@ def require_quantizable(config: Any, key: str, value: str) -> None:
     """Raise ``Refused`` if the model cannot be converted to int8, which ``key=value`` asks for.
 
     Raises:
-        Refused: it is not recurrent, or it is bidirectional.
+        Refused: it is not recurrent, is bidirectional, or has parts between its layers.
     """
     require(
         isinstance(config, RecurrentConfig),
         f"model={config.name} cannot be converted to int8: take a run of rnn, lstm or gru",
     )
     require_one_direction(config.bidirectional, key, value)
+    for part in ("layer_norm", "residual", "last_size"):
+        given = str(getattr(config, part)).lower()
+        require(
+            not getattr(config, part),
+            f"model.{part}={given} cannot be converted to int8, which {key}={value} needs: take "
+            "another run",
+        )
 
 
 def weights_of(model: LanguageModel) -> dict[str, Tensor]:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
-from unroll.models.time_loops import GRULayers, LSTMLayers, RNNLayers
+from unroll.models.stacks import GRULayers, LSTMLayers, RNNLayers
 
 State = Any
-"""A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them; for the
-Transformer see ``unroll.models.transformer``. The second dimension of each tensor is the batch."""
+"""A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them; a layer that is
+narrower than others uses the first numbers of its rows. For the Transformer see
+``unroll.models.transformer``. The second dimension of each tensor is the batch."""
 
 Config = TypeVar("Config", bound=RecurrentConfig)
 
@@ -82,14 +83,14 @@ class Layers(nn.Module):
 class Cell(Layers, Generic[Config]):
     """A stack of recurrent layers: ``(batch, time, input)`` to ``(batch, time, width)``.
 
-    ``width`` is the hidden size, or twice that in a bidirectional cell.
+    ``width`` is the size of the last layer, or twice that in a bidirectional cell.
     """
 
     def __init__(self, config: Config, input_size: int) -> None:
         super().__init__()
         self.config, self.bidirectional = config, config.bidirectional
         self.width = config.output_size
-        self.hidden_size = config.hidden_size
+        self.state_size = max(config.sizes)
         self._states = config.layers * (2 if config.bidirectional else 1)
         self.module = self.make(config, input_size)
         if config.bias == "single":
@@ -126,6 +127,9 @@ class Cell(Layers, Generic[Config]):
             "batch_first": True,
             "one_mask": config.one_mask,
             "weight_dropout": config.weight_dropout,
+            "last_size": config.last_size,
+            "layer_norm": config.layer_norm,
+            "residual": config.residual,
         }
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
@@ -141,6 +145,9 @@ class Cell(Layers, Generic[Config]):
                 else:
                     nn.init.zeros_(parameter)
             self.set_biases()
+            for module in self.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.reset_parameters()
         elif tied is not None:  # the embedding's unit variance would make the first logits huge
             nn.init.normal_(tied, std=self.width**-0.5)
         if self.config.spectral_radius is not None:
@@ -151,7 +158,7 @@ class Cell(Layers, Generic[Config]):
         changed in place."""
         for name, parameter in self.module.named_parameters():
             if name.startswith("weight_hh"):
-                yield from torch.split(parameter.detach(), self.hidden_size)
+                yield from torch.split(parameter.detach(), parameter.shape[1])
 
     def set_spectral_radius(self, radius: float) -> None:
         """Scale every recurrent matrix so that the largest absolute eigenvalue is ``radius``."""
@@ -161,7 +168,7 @@ class Cell(Layers, Generic[Config]):
     def initial_state(self, batch: int) -> State:
         """Zeros for ``batch`` rows."""
         weight = next(self.parameters())
-        return weight.new_zeros(self._states, batch, self.hidden_size)
+        return weight.new_zeros(self._states, batch, self.state_size)
 
 
 class RNN(Cell[RNNConfig]):
@@ -189,11 +196,10 @@ class LSTM(Cell[LSTMConfig]):
         if self.config.forget_gate_bias is None:
             return
         vectors = 1 if self.config.bias == "single" else 2
-        forget_gate = slice(self.hidden_size, 2 * self.hidden_size)
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
                 if name.startswith("bias"):
-                    parameter[forget_gate] = self.config.forget_gate_bias / vectors
+                    parameter.chunk(4)[1][:] = self.config.forget_gate_bias / vectors
 
     def initial_state(self, batch: int) -> State:
         return super().initial_state(batch), super().initial_state(batch)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
 from unroll.models.dropout import dropout
 from unroll.models.recurrent import GRU, LSTM, RNN, State
+from unroll.models.stacks import narrowed, norms_between, widened
 
 Config = TypeVar("Config", bound=RecurrentConfig)
 
@@ -30,19 +31,22 @@ class Layers(nn.Module, Generic[Config]):
         super().__init__()
         self.config, self.hidden_size = config, config.hidden_size
         self.directions = ("", "_reverse") if config.bidirectional else ("",)
-        bound = 1 / math.sqrt(config.hidden_size)  # PyTorch's own initialisation
-        for layer in range(config.layers):
+        for layer, size in enumerate(config.sizes):
+            bound = 1 / math.sqrt(size)  # PyTorch's own initialisation
             width = input_size if layer == 0 else config.hidden_size * len(self.directions)
-            rows = self.gates * config.hidden_size
+            rows = self.gates * size
             for end in self.directions:
                 for name, shape in (
                     ("weight_ih", (rows, width)),
-                    ("weight_hh", (rows, config.hidden_size)),
+                    ("weight_hh", (rows, size)),
                     ("bias_ih", (rows,)),
                     ("bias_hh", (rows,)),
                 ):
                     values = torch.empty(shape).uniform_(-bound, bound)
                     self.register_parameter(f"{name}_l{layer}{end}", nn.Parameter(values))
+
+        width = config.hidden_size * len(self.directions)
+        self.norms = norms_between(config.layers, width, config.layer_norm)
 
     def step(self, inputs: Tensor, state: Any, recurrent: Tensor, bias: Tensor) -> Any:
         """The next state of one layer.
@@ -57,20 +61,24 @@ class Layers(nn.Module, Generic[Config]):
         parts = state if isinstance(state, tuple) else (state,)
         ends = []
         for layer in range(self.config.layers):
-            sides = []
+            below, sides = inputs, []
+            if layer:
+                inputs = self.norms[layer - 1](inputs) if self.norms else inputs
+                over = 1 if self.config.one_mask else None
+                inputs = dropout(inputs, self.config.dropout, self.training, over)
             for side, end in enumerate(self.directions):
                 weights = [
                     getattr(self, f"{name}_l{layer}{end}")
                     for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
                 ]
-                now = [part[layer * len(self.directions) + side] for part in parts]
+                place, size = layer * len(self.directions) + side, self.config.sizes[layer]
+                now = [narrowed(part[place], size) for part in parts]
                 outputs, now = self._unroll(inputs, now, *weights, backwards=bool(end))
                 sides.append(outputs)
-                ends.append(now)
+                ends.append([widened(part, parts[0].shape[-1]) for part in now])
             inputs = torch.cat(sides, dim=-1)
-            if layer + 1 < self.config.layers:
-                over = 1 if self.config.one_mask else None
-                inputs = dropout(inputs, self.config.dropout, self.training, over)
+            if layer and self.config.residual:
+                inputs = inputs + below
         after = tuple(torch.stack(part) for part in zip(*ends, strict=True))
         return inputs, after if isinstance(state, tuple) else after[0]
 

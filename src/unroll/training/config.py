@@ -63,6 +63,48 @@ class RandomConfig(TruncationConfig):
 
 
 @dataclass(frozen=True)
+class AveragingConfig:
+    name: str
+    needs_validation: ClassVar[bool] = False
+
+
+@register("training/averaging", "none", builds="unroll.training.averaging:NoAveraging")
+@dataclass(frozen=True)
+class NoAveragingConfig(AveragingConfig):
+    """The weights themselves."""
+
+
+@register("training/averaging", "ema", builds="unroll.training.averaging:EMA")
+@dataclass(frozen=True)
+class EMAConfig(AveragingConfig):
+    """An exponential moving average of the weights (Kingma and Ba 2015)."""
+
+    decay: float
+    """Factor of a step's share with every later step."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.decay < 1,
+            f"training.averaging.decay={self.decay}: must be at least 0 and below 1",
+        )
+
+
+@register("training/averaging", "triggered", builds="unroll.training.averaging:Triggered")
+@dataclass(frozen=True)
+class TriggeredConfig(AveragingConfig):
+    """The mean of the weights since validation stopped improving (Merity et al. 2018)."""
+
+    needs_validation: ClassVar[bool] = True
+    patience: int
+    """Validations before the current one that are not compared with it."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.patience >= 1, f"training.averaging.patience={self.patience}: must be at least 1"
+        )
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     epochs: int | None
     max_steps: int | None
@@ -86,6 +128,8 @@ class TrainingConfig:
     truncation: TruncationConfig
     """How far back-propagation through time goes within the sequences of a batch. A state that is
     carried to the next batch is detached."""
+    averaging: AveragingConfig
+    """Average of the weights over steps, with which the model is validated, saved and tested."""
     accumulation: int
     """Batches whose gradients are averaged into one optimizer step."""
     compile: bool
@@ -316,6 +360,11 @@ def require_validation_split(
             f"optimizer/schedule={schedule.name}",
             schedule.needs_validation,
             "another optimizer/schedule",
+        ),
+        (
+            f"training/averaging={training.averaging.name}",
+            training.averaging.needs_validation,
+            "another training/averaging",
         ),
     ):
         require(

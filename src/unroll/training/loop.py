@@ -22,6 +22,7 @@ from unroll.errors import Diverged, Terminated
 from unroll.evaluation.perplexity import perplexity
 from unroll.models.language_model import LanguageModel
 from unroll.registry import build
+from unroll.training.averaging import NoAveraging
 from unroll.training.compilation import compiled
 from unroll.training.config import OptimizerConfig, TrainingConfig
 from unroll.training.generators import generator_states, set_generator_states
@@ -66,6 +67,7 @@ class Trainer:
         self.outcome, self.progress = Outcome(), Progress()
         self.unread: list[Step] = []
         self.truncation: Truncation = build("training/truncation", config.truncation, seed)
+        self.averaging: NoAveraging = build("training/averaging", config.averaging, model)
         self.per_epoch = -(-batching.steps(stream) // config.accumulation)
         bounds = [config.max_steps or math.inf, (config.epochs or math.inf) * self.per_epoch]
         total = None if math.isinf(min(bounds)) else int(min(bounds))
@@ -129,7 +131,8 @@ class Trainer:
         """
         self._read()
         return {
-            "model": self.model.state_dict(),
+            "model": self.averaging.weights(),
+            "averaging": self.averaging.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "truncation": self.truncation.state_dict(),
@@ -142,6 +145,8 @@ class Trainer:
         """Continue from ``state``, which is copied."""
         state, self.unread = deepcopy(dict(state)), []
         self.model.load_state_dict(state["model"])
+        if "averaging" in state:  # else an earlier version saved it
+            self.averaging.load_state_dict(state["averaging"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.truncation.load_state_dict(state["truncation"])
@@ -223,6 +228,7 @@ class Trainer:
         if not skipped:
             with self.embedding_gradient, scaled_rates(self.optimizer, pace):
                 self.optimizer.step()
+            self.averaging.after_step()
         self.schedule.after_step()
         return None if skipped else Step(losses, counts, norm, learning_rate)
 
@@ -284,7 +290,8 @@ class Trainer:
         largest = float(nn.utils.get_total_norm(list(self.model.parameters()), math.inf))
         rate = float(self.optimizer.param_groups[0]["lr"])
         self._require_finite("largest weight", largest, self.outcome.steps, rate)
-        self.callbacks.save(name, self.outcome.steps)
+        with self.averaging.used():
+            self.callbacks.save(name, self.outcome.steps)
 
     def _keep_state_if_due(self) -> None:
         """Keep the state after ``checkpoint_every`` steps or ``checkpoint_minutes``."""
@@ -329,7 +336,8 @@ class Trainer:
         progress, outcome = self.progress, self.outcome
         if progress.pending.loss.count:
             self._log_point()
-        found = self.callbacks.validate()
+        with self.averaging.used():
+            found = self.callbacks.validate()
         if found is None:
             progress.validated_at = outcome.steps
             return
@@ -346,6 +354,7 @@ class Trainer:
             progress.waited += 1
         progress.validated_at = outcome.steps
         self.schedule.after_validation(loss)
+        self.averaging.after_validation(loss)
         self._log(
             {
                 "valid/loss": loss,

@@ -27,6 +27,9 @@ RECURRENT: Values = {
     "dropout_mask": "element",
     "weight_dropout": 0.0,
     "word_dropout": 0.0,
+    "last_size": None,
+    "layer_norm": False,
+    "residual": False,
 }
 TRACKING: Values = {"run_name": None, "study": None, "label": None}
 TRAINING: Values = {
@@ -35,6 +38,7 @@ TRAINING: Values = {
     "checkpoint_every": None,
     "checkpoint_minutes": None,
     "checkpoints_kept": 2,
+    "averaging": {"name": "none"},
     "activation_regularization": 0.0,
     "temporal_activation_regularization": 0.0,
     "dropout_mask": "element",
