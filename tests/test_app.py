@@ -17,7 +17,7 @@ from unroll.registry import names, schema
 
 ROOT = Path(__file__).parents[1]
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "sampling.length=3", "data.limit=20")
-TINY += ("data.batching.batch_size=8", "training.epochs=50")
+TINY += ("data=lee_news", "data.batching.batch_size=8", "training.epochs=50")
 
 
 def command(*words: str) -> list[str]:

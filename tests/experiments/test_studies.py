@@ -19,6 +19,7 @@ from unroll.tasks.run import Run
 from unroll.tracking.ledger import claimed
 
 SMALL = (
+    "data=lee_news",
     "data.limit=30",
     "model.hidden_size=8",
     "model.embedding_size=8",

@@ -17,7 +17,7 @@ from unroll.tasks.run import Run
 from unroll.tasks.trained import load_run
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "training.max_steps=2")
-TINY += ("data.batching.batch_size=4", "training.epochs=50", "sampling.length=3")
+TINY += ("data=lee_news", "data.batching.batch_size=4", "training.epochs=50", "sampling.length=3")
 
 
 @pytest.fixture

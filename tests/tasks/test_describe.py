@@ -14,7 +14,7 @@ from unroll.config import Config
 from unroll.errors import Refused
 from unroll.tasks.describe import aligned, figures, model_layers, model_result, show_layers
 
-SMALL = ("task=describe", "data.limit=20", "model.hidden_size=8", "model.layers=2")
+SMALL = ("task=describe", "data=lee_news", "data.limit=20", "model.hidden_size=8", "model.layers=2")
 
 
 def described(composed: Callable[..., Config], folder: Path, *words: str) -> dict:

@@ -19,7 +19,7 @@ from unroll.tracking.store import connect
 from unroll.training import checkpoint
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "sampling.length=3")
-TINY += ("data.batching.batch_size=4", "data.batching.length=100", "device=cpu")
+TINY += ("data=lee_news", "data.batching.batch_size=4", "data.batching.length=100", "device=cpu")
 
 
 @pytest.fixture

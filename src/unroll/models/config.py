@@ -137,7 +137,8 @@ class RecurrentConfig(ModelConfig):
     embedding_dropout: float
     output_dropout: float
     tie_weights: bool
-    """One matrix for embedding and softmax (Press and Wolf 2017); needs equal sizes."""
+    """One matrix for embedding and softmax (Press and Wolf 2017); needs equal sizes. Unless it is
+    given: true where the sizes are equal, with a full softmax, one direction and no one_hot."""
     bidirectional: bool
     initialization: str
     """default: PyTorch's uniform; orthogonal: recurrent matrices orthogonal (Saxe et al. 2014);
