@@ -146,7 +146,8 @@ PENN_TREEBANK_STUDY = Study(
         *study.grid(
             "data=penn_treebank model=lstm model.embedding_size=200 model.hidden_size=200 "
             "model.tie_weights=false "
-            "training.dropout=0.2 training.epochs=2 optimizer/schedule=constant",
+            "training.dropout=0.2 training.epochs=2 optimizer/schedule=constant "
+            "optimizer.learning_rate=3e-3",
             {LSTM: ""},
             seeds=(1,),
         ),

@@ -51,6 +51,7 @@ PLAIN = (
     "data=lee_news",
     "model.tie_weights=false",
     "optimizer/schedule=constant",
+    "optimizer.learning_rate=3e-3",
     "training.dropout=0.0",
 )
 """What the other sides do, too, unless a row says something else."""

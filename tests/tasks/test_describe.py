@@ -94,7 +94,7 @@ def test_a_description_is_kept_in_the_store_and_reused_by_its_fingerprint(tmp_pa
     client = connect(tmp_path / "mlruns")
     (run,) = client.search_runs(["1"])
     assert (run.info.run_id, run.info.status) == (first["run_id"], "FINISHED")
-    assert run.info.run_name.startswith("describe lstm limit=20")
+    assert run.info.run_name.startswith("describe lstm lee_news limit=20")
     assert run.data.metrics["train/windows"] == first["splits"]["train"]["windows"]
     assert run.data.metrics["test/unknown_rate"] == first["splits"]["test"]["unknown_rate"]
     assert run.data.metrics["zipf/unigrams"] == first["zipf"]["unigrams"]["fit"]["exponent"]

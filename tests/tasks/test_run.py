@@ -94,7 +94,7 @@ def test_a_training_fills_the_columns_and_tags_that_people_group_by(
     words = (*TINY, "training.max_steps=1", "tracking.study=cells", "tracking.label=lstm, wide")
     result = do("first", *words)
     run = connect(tmp_path / "mlruns").get_run(result["run_id"])
-    assert run.info.run_name.startswith("lstm hidden_size=8")
+    assert run.info.run_name.startswith("lstm lee_news hidden_size=8")
     tags = run.data.tags
     assert (tags["study"], tags["label"]) == ("cells", "lstm, wide")
     assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("unroll", "LOCAL")
