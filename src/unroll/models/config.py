@@ -149,7 +149,7 @@ class RecurrentConfig(ModelConfig):
     softmax: SoftmaxConfig
 
     def __post_init__(self) -> None:
-        for key in ("embedding_size", "hidden_size", "layers"):
+        for key in ("hidden_size", "embedding_size", "layers"):
             value = getattr(self, key)
             require(value >= 1, f"model.{key}={value}: must be at least 1")
         for key in ("dropout", "embedding_dropout", "output_dropout"):
