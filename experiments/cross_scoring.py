@@ -353,7 +353,9 @@ STUDY = Study(
     (
         *cells.JOBS,
         *study.grid(
-            "data.vocabulary.min_frequency=2 model=ngram model.order=3", {NGRAM: ""}, seeds=(1,)
+            "data=lee_news data.vocabulary.min_frequency=2 model=ngram model.order=3",
+            {NGRAM: ""},
+            seeds=(1,),
         ),
     ),
     (

@@ -133,7 +133,10 @@ QUESTION = (
 )
 STUDY = Study(
     "ngrams",
-    (*study.grid("data.vocabulary.min_frequency=2", MODELS, seeds=(1,)), *cells.JOBS),
+    (
+        *study.grid("data=lee_news data.vocabulary.min_frequency=2", MODELS, seeds=(1,)),
+        *cells.JOBS,
+    ),
     (Question("ngrams", "n-gram models", QUESTION, answer),),
 )
 PENN_TREEBANK_STUDY = Study(
@@ -142,7 +145,9 @@ PENN_TREEBANK_STUDY = Study(
         *study.grid("data=penn_treebank", MODELS, seeds=(1,)),
         *study.grid(
             "data=penn_treebank model=lstm model.embedding_size=200 model.hidden_size=200 "
-            "training.dropout=0.2 training.epochs=2",
+            "model.tie_weights=false "
+            "training.dropout=0.2 training.epochs=2 optimizer/schedule=constant "
+            "optimizer.learning_rate=3e-3",
             {LSTM: ""},
             seeds=(1,),
         ),

@@ -251,13 +251,13 @@ def _most_frequent(record: Record, train: dict[str, Any]) -> Table:
 
 COUNTED = "task=describe data.vocabulary.min_frequency=1 data.valid_fraction=0"
 SMALL_RNN = (
-    "task=describe model=rnn model.embedding_size=1 model.hidden_size=3 model.layers=2 "
-    "data.valid_fraction=0"
+    "task=describe data=lee_news data.valid_fraction=0 model=rnn model.embedding_size=1 "
+    "model.hidden_size=3 model.layers=2 model.tie_weights=false"
 )
 STUDY = Study(
     "zipf",
     (
-        Job(LABEL, tuple(COUNTED.split())),
+        Job(LABEL, ("data=lee_news", *COUNTED.split())),
         *(
             Job(f"bias {bias}", (*SMALL_RNN.split(), f"model.bias={bias}"), fixed=True)
             for bias in BY_HAND

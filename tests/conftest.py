@@ -33,13 +33,16 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
-    """The config of a command line of these overrides, which leaves nothing outside a test."""
+    """The config of a command line of these overrides, which leaves nothing outside a test. Without
+    overrides: words, no dropout, a constant learning rate, and weights that are not tied."""
     folder = tmp_path_factory.mktemp("composed")
     places = ["tracking=disabled", f"tracking.directory={folder}", f"data.cache={folder}"]
+    places += ["training.dropout=0", "optimizer/schedule=constant", "data=lee_news"]
 
     @cache
     def composed_(*overrides: str) -> Config:
-        return compose([*places, *overrides])
+        untied = [] if "model=ngram" in overrides else ["model.tie_weights=false"]
+        return compose([*places, *untied, *overrides])
 
     return composed_
 

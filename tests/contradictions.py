@@ -58,7 +58,7 @@ model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=rnn model.forget_gate_bias=1
 model=gru model.nonlinearity=relu
-model.tie_weights=true
+model.tie_weights=true model.embedding_size=128
 model.tie_weights=true model.one_hot=true model.embedding_size=256
 model.tie_weights=true model.embedding_size=256 model.bidirectional=true data/batching=windows
 model.bidirectional=true

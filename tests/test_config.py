@@ -161,3 +161,33 @@ def test_only_sample_evaluate_and_sync_make_no_run_of_their_own() -> None:
         "sample",
         "sync",
     ]
+
+
+# Weights that are tied by default
+
+
+@pytest.mark.parametrize(
+    ("words", "tied"),
+    [
+        ([], True),
+        (["model.hidden_size=64"], True),  # the embedding is as wide
+        (["model.hidden_size=64", "model.embedding_size=32"], False),
+        (["model.embedding_size=256"], True),
+        (["model.one_hot=true"], False),
+        (
+            ["model.bidirectional=true", "data/batching=windows", "evaluation.protocol=window"],
+            False,
+        ),
+        (["model/softmax=adaptive"], False),
+        (["model.tie_weights=false"], False),
+    ],
+)
+def test_weights_are_tied_where_the_sizes_allow_it_unless_the_command_says_so(words, tied):
+    assert compose(words).model.tie_weights is tied
+
+
+def test_a_plain_command_reads_wikipedia_as_subwords_with_a_schedule_that_ends():
+    config = compose([])
+    assert (config.data.name, config.data.tokenizer.name) == ("wikipedia", "subword")
+    assert config.optimizer.schedule.name == "cosine"
+    assert config.training.epochs is not None

@@ -13,7 +13,8 @@ import pytest
 from unroll.errors import FAILED, explain
 from unroll.training import checkpoint
 
-TINY = ("tracking=disabled", "model.hidden_size=8", "model.embedding_size=8", "data.limit=40")
+TINY = ("tracking=disabled", "model.hidden_size=8", "model.embedding_size=8")
+TINY += ("data=lee_news", "data.limit=40")
 TINY += ("training.max_steps=3", "sampling.length=3", "data.batching.batch_size=8")
 
 LIMITED = """

@@ -47,9 +47,19 @@ class Silent:
         pass
 
 
+PLAIN = (
+    "data=lee_news",
+    "model.tie_weights=false",
+    "optimizer/schedule=constant",
+    "optimizer.learning_rate=3e-3",
+    "training.dropout=0.0",
+)
+"""What the other sides do, too, unless a row says something else."""
+
+
 def composed(words: Sequence[str]) -> Config:
     """A config whose training ends only where it is told to."""
-    return resolved(compose(["training.epochs=null", "training.max_steps=1", *words]))
+    return resolved(compose([*PLAIN, "training.epochs=null", "training.max_steps=1", *words]))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from unroll.errors import require
 from unroll.tracking import ledger
 
 SMALL = (
+    "data=lee_news optimizer/schedule=constant optimizer.learning_rate=3e-3 training.dropout=0.0 "
+    "model.tie_weights=false "
     "data.limit=40 model.hidden_size=16 model.embedding_size=16 threads=1 device=cpu "
     "data.batching.batch_size=4 data.batching.length=20 training.validate_every=50 "
     "training.checkpoint_every=10 tracking.every=5 sampling.length=3 tracking.wait_seconds=60"

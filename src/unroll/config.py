@@ -56,6 +56,14 @@ NOT_IN_RESULTS = (
 """Packages and modules of ``unroll`` that no figure of a training depends on."""
 
 OmegaConf.register_new_resolver("home", lambda: str(HOME), replace=True)
+# the default of model.tie_weights
+OmegaConf.register_new_resolver(
+    "tied",
+    lambda embedding, hidden, one_hot, softmax, bidirectional=False, last=None: (
+        embedding == (last or hidden) and not one_hot and not bidirectional and softmax == "full"
+    ),
+    replace=True,
+)
 # words of a symbol and its gap (data=recall, whose config refuses a gap below 0)
 OmegaConf.register_new_resolver("through", lambda gap: max(gap, 0) + 1, replace=True)
 

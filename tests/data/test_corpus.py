@@ -48,7 +48,7 @@ def test_lee_news_is_read_without_importing_gensim(tmp_path):
         "import sys\n"
         "from unroll.app import compose\n"
         "from unroll.registry import build\n"
-        f"data = compose(['tracking=disabled', 'data.cache={tmp_path}']).data\n"
+        f"data = compose(['data=lee_news', 'data.cache={tmp_path}']).data\n"
         "assert len(build('data', data).read()['test']) == 50\n"
         "print([name for name in sys.modules if name.split('.')[0] == 'gensim'])\n"
     )

@@ -21,6 +21,7 @@ from unroll.tracking.ledger import claimed
 pytestmark = pytest.mark.usefixtures("mlruns")
 
 SMALL = (
+    "data=lee_news",
     "data.limit=30",
     "model.hidden_size=8",
     "model.embedding_size=8",

@@ -34,7 +34,7 @@ from unroll.tasks.compare import (
 from unroll.tasks.trained import Trained, load_run
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "training.max_steps=2")
-TINY += ("data.batching.batch_size=4", "training.epochs=50", "sampling.length=3")
+TINY += ("data=lee_news", "data.batching.batch_size=4", "training.epochs=50", "sampling.length=3")
 TASK = ("task=compare", "task.temperatures=[1.0]", "sampling.length=6", "sampling.prefix_length=3")
 TASK += ("sampling.prefix_documents=2", "sampling.samples=2")
 RUNS = (("model=lstm", "optimizer.learning_rate=0.1"), ("model=rnn", "data/tokenizer=character"))

@@ -14,7 +14,7 @@ from unroll.config import Config
 from unroll.errors import Refused
 from unroll.tasks.describe import aligned, figures, model_layers, model_result, show_layers
 
-SMALL = ("task=describe", "data.limit=20", "model.hidden_size=8", "model.layers=2")
+SMALL = ("task=describe", "data=lee_news", "data.limit=20", "model.hidden_size=8", "model.layers=2")
 
 
 def described(composed: Callable[..., Config], folder: Path, *words: str) -> dict:
@@ -95,7 +95,7 @@ def test_a_description_is_kept_in_the_store_and_reused_by_its_fingerprint(tmp_pa
     client = connect(tmp_path / "mlruns")
     (run,) = client.search_runs(["1"])
     assert (run.info.run_id, run.info.status) == (first["run_id"], "FINISHED")
-    assert run.info.run_name.startswith("describe lstm limit=20")
+    assert run.info.run_name.startswith("describe lstm lee_news limit=20")
     assert run.data.metrics["train/windows"] == first["splits"]["train"]["windows"]
     assert run.data.metrics["test/unknown_rate"] == first["splits"]["test"]["unknown_rate"]
     assert run.data.metrics["zipf/unigrams"] == first["zipf"]["unigrams"]["fit"]["exponent"]

@@ -14,7 +14,7 @@ from unroll.errors import Refused
 from unroll.tracking.store import connect
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "training.max_steps=1")
-TINY += ("data.batching.batch_size=4", "sampling.length=3")
+TINY += ("data=lee_news", "data.batching.batch_size=4", "sampling.length=3")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from unroll.training import checkpoint
 pytestmark = pytest.mark.usefixtures("mlruns")
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "sampling.length=3")
-TINY += ("data.batching.batch_size=4", "data.batching.length=100", "device=cpu")
+TINY += ("data=lee_news", "data.batching.batch_size=4", "data.batching.length=100", "device=cpu")
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_training_fills_the_columns_and_tags_that_people_group_by(
     words = (*TINY, "training.max_steps=1", "tracking.study=cells", "tracking.label=lstm, wide")
     result = do("first", *words)
     run = connect(tmp_path / "mlruns").get_run(result["run_id"])
-    assert run.info.run_name.startswith("lstm hidden_size=8")
+    assert run.info.run_name.startswith("lstm lee_news hidden_size=8")
     tags = run.data.tags
     assert (tags["study"], tags["label"]) == ("cells", "lstm, wide")
     assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("unroll", "LOCAL")

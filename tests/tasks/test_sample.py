@@ -13,7 +13,7 @@ from unroll.app import compose, dispatch
 from unroll.errors import Refused
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "training.max_steps=1")
-TINY += ("data.batching.batch_size=4", "sampling.length=3")
+TINY += ("data=lee_news", "data.batching.batch_size=4", "sampling.length=3")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def do(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]
 def test_a_run_is_found_by_its_name_with_spaces(
     do: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    name = "run=lstm hidden_size=8 embedding_size=8 limit=20 max_steps=1 batch_size=4 length=3"
+    name = "run=lstm lee_news hidden_size=8 embedding_size=8 limit=20 max_steps=1 ..."
     result = do(tmp_path / "run", "task=sample", name, "sampling.prefix=the police")
     (item,) = result["samples"]
     assert item["prefix"] == "the police"

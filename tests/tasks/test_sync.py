@@ -18,7 +18,7 @@ from unroll.tracking.recorded import Recorded
 from unroll.tracking.store import connect
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "data.limit=20", "sampling.length=3")
-TINY += ("data.batching.batch_size=4", "data.batching.length=100", "device=cpu")
+TINY += ("data=lee_news", "data.batching.batch_size=4", "data.batching.length=100", "device=cpu")
 TINY += ("training.max_steps=5", "tracking.every=2", "tracking.run_name=first")
 PATIENCE = "tracking.wait_seconds=0"
 

@@ -143,7 +143,8 @@ class NeuralConfig(ModelConfig):
     """Share of the vocabulary whose embedding, or one-hot vector, is dropped wherever the token
     occurs in what is read at once (Gal and Ghahramani 2016)."""
     tie_weights: bool
-    """One matrix for embedding and softmax (Press and Wolf 2017); needs equal sizes."""
+    """One matrix for embedding and softmax (Press and Wolf 2017); needs equal sizes. Unless it is
+    given: true where the sizes are equal, with a full softmax, one direction and no one_hot."""
     softmax: SoftmaxConfig
 
     @property
@@ -157,7 +158,7 @@ class NeuralConfig(ModelConfig):
         return self.hidden_size
 
     def __post_init__(self) -> None:
-        for key in ("embedding_size", "hidden_size", "layers"):
+        for key in ("hidden_size", "embedding_size", "layers"):
             value = getattr(self, key)
             require(value >= 1, f"model.{key}={value}: must be at least 1")
         for key in ("dropout", "embedding_dropout", "output_dropout", "word_dropout"):

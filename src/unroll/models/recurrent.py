@@ -16,8 +16,8 @@ from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConf
 from unroll.models.stacks import GRULayers, LSTMLayers, RNNLayers
 
 State = Any
-"""A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them; a layer that is
-narrower than others uses the first numbers of its rows. For the Transformer see
+"""A tensor ``(layers * directions, batch, hidden)``, or for the LSTM a pair of them; a layer that
+is narrower than others uses the first numbers of its rows. For the Transformer see
 ``unroll.models.transformer``. The second dimension of each tensor is the batch."""
 
 Config = TypeVar("Config", bound=RecurrentConfig)
