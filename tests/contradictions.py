@@ -37,6 +37,11 @@ model=transformer model.context=0
 model=lstm model.context=20
 model=ngram model/softmax=full
 model=ngram model.smoothing=laplace model.pseudocount=0
+model=ngram evaluation.cache.size=5
+model=ngram evaluation.dynamic.learning_rate=1
+evaluation.cache.size=5 evaluation.protocol=window
+evaluation.mixture=[x,x]
+evaluation.mixture=[x] evaluation.mixture_weights=[1]
 model=rnn model.forget_gate_bias=1
 model=gru model.nonlinearity=relu
 model.tie_weights=true

@@ -9,7 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-FORMAT = 3
+FORMAT = 4
 """Version of the checkpoints that are written. Version 1 (Unroll 0.1.0) had no number."""
 
 Values = dict[str, Any]
@@ -29,11 +29,24 @@ TRAINING: Values = {
     "checkpoint_minutes": None,
     "checkpoints_kept": 2,
 }
+EVALUATION: Values = {
+    "dynamic": {
+        "learning_rate": None,
+        "rule": "rms",
+        "decay": 0.02,
+        "epsilon": 0.002,
+        "segment": 5,
+    },
+    "cache": {"size": None, "theta": 0.3, "weight": 0.1},
+    "mixture": [],
+    "mixture_weights": None,
+}
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32", "resume": None}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
     "optimizer": {"adam": {"embedding_rows": "all"}},
     "training": {"default": TRAINING},
+    "evaluation": {"default": EVALUATION},
     "sampling": {"default": {"allow_special": True}},
     "tracking": {"mlflow": TRACKING | {"wait_seconds": 10.0}, "disabled": TRACKING},
 }
