@@ -36,6 +36,8 @@ model=transformer model.heads=3
 model=transformer model.context=0
 model=lstm model.context=20
 model=ngram model/softmax=full
+model/softmax=mixture model.softmax.components=0
+model/softmax=full model.softmax.components=3
 model=ngram model.smoothing=laplace model.pseudocount=0
 model=ngram evaluation.cache.size=5
 model=ngram evaluation.dynamic.learning_rate=1
