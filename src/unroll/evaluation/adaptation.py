@@ -211,7 +211,8 @@ class Ensemble:
             for reader in readers:
                 stack.enter_context(closing(reader))  # type: ignore[type-var]
             for parts in zip(*readers, strict=True):
-                yield [chances for chances, _ in parts], parts[0][1]
+                targets = parts[0][1]
+                yield [chances.to(targets.device) for chances, _ in parts], targets
 
     def score(self, stream: TokenStream, weights: Sequence[float], unknown: int) -> Score:
         """The score of a stream, each model with its share in ``weights``; ``unknown`` is the id
