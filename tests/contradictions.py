@@ -55,7 +55,14 @@ model.last_size=8
 model.layers=2 model.last_size=0
 model.layers=2 model.last_size=8 model.residual=true
 model=ngram model/softmax=full
+model/softmax=mixture model.softmax.components=0
+model/softmax=full model.softmax.components=3
 model=ngram model.smoothing=laplace model.pseudocount=0
+model=ngram evaluation.cache.size=5
+model=ngram evaluation.dynamic.learning_rate=1
+evaluation.cache.size=5 evaluation.protocol=window
+evaluation.mixture=[x,x]
+evaluation.mixture=[x] evaluation.mixture_weights=[1]
 model=rnn model.forget_gate_bias=1
 model=gru model.nonlinearity=relu
 model.tie_weights=true model.embedding_size=128

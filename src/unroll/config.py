@@ -86,6 +86,21 @@ INT8_TASKS = ("sample", "evaluate")
 """Tasks that may run a trained model in int8."""
 
 
+def require_adaptable(model: ModelConfig, evaluation: EvaluationConfig) -> None:
+    """Raise ``Refused`` if a model cannot adapt to the text that it scores as the config says."""
+    neural = isinstance(model, NeuralConfig)
+    require(
+        neural or evaluation.dynamic.learning_rate is None,
+        f"evaluation.dynamic has no meaning for model={model.name}, which has no gradient: set "
+        "evaluation.dynamic.learning_rate=null",
+    )
+    require(
+        neural or evaluation.cache.size is None,
+        f"evaluation.cache has no meaning for model={model.name}, which has no hidden vectors: "
+        "set evaluation.cache.size=null",
+    )
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that a user can set for a run."""
@@ -130,6 +145,10 @@ class Config:
             f"precision=int8 is computed on a CPU, not with device={self.device}: leave that out",
         )
         require(
+            self.precision != "int8" or self.evaluation.dynamic.learning_rate is None,
+            "precision=int8 rounds the weights, and evaluation.dynamic changes them: leave one out",
+        )
+        require(
             self.threads is None or self.threads >= 1,
             f"threads={self.threads}: must be at least 1 (or null for all cores)",
         )
@@ -166,6 +185,8 @@ class Config:
                 f"training.{key}={value} has no meaning for model={self.model.name}, which has "
                 "nothing that it could act on: leave it out",
             )
+        if not reads_run:
+            require_adaptable(self.model, self.evaluation)
         if not reads_run and isinstance(self.model, RecurrentConfig):
             for key, value in {
                 "data/batching": self.data.batching.name,

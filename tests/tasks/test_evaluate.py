@@ -87,3 +87,72 @@ def test_the_result_is_written_before_a_store_that_fails_can_lose_it(
     with pytest.raises(Refused):
         do(tmp_path / "run", "task=evaluate", f"run={trained['run_id']}")
     assert (tmp_path / "run" / "result.json").is_file()
+
+
+def test_adapted_and_mixed_scores_are_kept_beside_the_plain_one(
+    do: Callable[..., dict[str, Any]], trained: dict[str, Any], home: Path, tmp_path: Path
+) -> None:
+    counted = do(tmp_path / "counted", "model=ngram", "data.limit=20", "sampling.length=3")
+    words = ("task=evaluate", f"run={trained['run_id']}")
+    words += ("evaluation.dynamic.learning_rate=0.002", "evaluation.cache.size=50")
+    mixed = f"evaluation.mixture=[{counted['run_id']}]"
+    result = do(tmp_path / "fitted", *words, mixed)
+    assert result["protocol"] == "adapted"
+    shares = result["mixture_weights"]
+    assert sum(shares) == pytest.approx(1)
+    assert result["perplexity"] < min(trained["test"]["perplexity"], counted["test"]["perplexity"])
+    given = do(tmp_path / "given", *words, mixed, f"evaluation.mixture_weights={shares}")
+    assert given["perplexity"] == pytest.approx(result["perplexity"], rel=1e-6)
+    run = connect(home / "mlruns").get_run(trained["run_id"])
+    assert run.data.metrics["test/adapted/perplexity"] == pytest.approx(given["perplexity"])
+    assert run.data.metrics["test/perplexity"] == pytest.approx(trained["test"]["perplexity"])
+
+
+def test_a_training_scores_the_test_split_with_the_adapted_model_too(
+    do: Callable[..., dict[str, Any]], trained: dict[str, Any], tmp_path: Path
+) -> None:
+    words = ("evaluation.cache.size=50", "evaluation.cache.weight=0.2")
+    words += (f"evaluation.mixture=[{trained['run_id']}]",)
+    result = do(tmp_path / "run", *TINY, *words)
+    assert result["test"] == trained["test"]
+    assert result["adapted"]["perplexity"] < result["test"]["perplexity"]
+    assert len(result["adapted"]["mixture_weights"]) == 2
+    again = do(tmp_path / "again", "task=evaluate", f"run={result['run_id']}", *words)
+    assert again["perplexity"] == pytest.approx(result["adapted"]["perplexity"], rel=1e-6)
+
+
+def test_a_text_is_scored_with_what_was_learned_from_the_runs_own_corpus(
+    do: Callable[..., dict[str, Any]], trained: dict[str, Any], tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the police said so " * 30)
+    words = ("task=evaluate", f"run={trained['run_id']}", f"evaluation.text={text}")
+    plain = do(tmp_path / "plain", *words)
+    adapted = do(tmp_path / "adapted", *words, "evaluation.dynamic.learning_rate=0.01")
+    assert adapted["perplexity"] < 0.9 * plain["perplexity"]
+
+
+def test_a_mixture_with_other_tokens_and_an_adapting_ngram_model_are_refused(
+    do: Callable[..., dict[str, Any]], trained: dict[str, Any], tmp_path: Path
+) -> None:
+    words = ("model=ngram", "data.limit=20", "sampling.length=3")
+    other = do(tmp_path / "other", *words, "data.vocabulary.min_frequency=2")
+    run = ("task=evaluate", f"run={trained['run_id']}")
+    with pytest.raises(Refused, match="has another vocabulary or tokenizer"):
+        do(tmp_path / "mixed", *run, f"evaluation.mixture=[{other['run_id']}]")
+    for key in ("cache.size=5", "dynamic.learning_rate=1"):
+        with pytest.raises(Refused, match="has no meaning for model=ngram"):
+            do(
+                tmp_path / key,
+                "task=evaluate",
+                f"run={other['run_id']}",
+                f"evaluation.{key}",
+            )
+
+
+def test_a_mixture_cannot_be_fitted_without_a_validation_split(
+    do: Callable[..., dict[str, Any]], trained: dict[str, Any], tmp_path: Path
+) -> None:
+    words = (*TINY, "data.valid_fraction=0", f"evaluation.mixture=[{trained['run_id']}]")
+    with pytest.raises(Refused, match=r"set evaluation.mixture_weights"):
+        do(tmp_path / "run", *words)

@@ -122,6 +122,21 @@ def require_share(key: str, value: float) -> None:
     require(0 <= value < 1, f"model.{key}={value}: must be at least 0 and below 1")
 
 
+@register("model/softmax", "mixture", builds="unroll.models.mixture_softmax:MixtureSoftmax")
+@dataclass(frozen=True)
+class MixtureSoftmaxConfig(SoftmaxConfig):
+    """A mixture of softmaxes over one matrix (Yang et al. 2018)."""
+
+    components: int
+    """Softmaxes in the mixture; each costs as much as the full one."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.components >= 1,
+            f"model.softmax.components={self.components}: must be at least 1",
+        )
+
+
 @dataclass(frozen=True)
 class NeuralConfig(ModelConfig):
     """Config that every model with an embedding and a softmax has."""

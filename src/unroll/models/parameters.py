@@ -54,6 +54,6 @@ def layers(config: NeuralConfig, vocabulary_size: int) -> list[Layer]:
             place = f"{config.name} {int(layer) + 1}"
         else:
             place, _, rest = name.removeprefix("cell.").partition(".")
-            tensor = rest.rpartition(".")[2]
+            tensor = rest.removeprefix("linear.")
         found.setdefault(place, {})[tensor] = list(parameter.shape)
     return [Layer(place, shapes) for place, shapes in found.items()]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from unroll.config import Config
+from unroll.config import Config, require_adaptable
+from unroll.data.token_stream import TokenStream
 from unroll.errors import require
 from unroll.evaluation.perplexity import Score, score
 from unroll.registry import build
+from unroll.tasks.adapted import adapted_score, mixed_runs
 from unroll.tasks.config import TaskConfig
 from unroll.tasks.run import Result, require_empty, say, write_result
-from unroll.tasks.trained import load_run
+from unroll.tasks.trained import load_run, names_corpus
 from unroll.tracking.tracker import Tracker
 
 
@@ -28,15 +31,28 @@ def evaluate(
         f"evaluation.split={split}: the corpus has no such split; available: "
         f"{', '.join(encoded.streams)}",
     )
-    found = score(
-        trained.model, encoded.streams[split], config.evaluation, trained.vocabulary.unknown
-    )
-    result: Result = {"task": "evaluate", "run_id": trained.run_id, "protocol": found.protocol}
-    result |= found.figures() | {"tokens_per_second": found.tokens_per_second}
+    stream, unknown = encoded.streams[split], trained.vocabulary.unknown
+    result: Result = {"task": "evaluate", "run_id": trained.run_id}
+    if config.evaluation.adapts:
+        require_adaptable(trained.model.config, config.evaluation)
+        others = mixed_runs(config, trained.tokenizer, trained.vocabulary)
+
+        def own() -> Mapping[str, TokenStream]:
+            other_text = config.evaluation.text is not None or names_corpus(overrides)
+            read = trained.read(trained.data, config.data.cache) if other_text else encoded
+            return read.streams
+
+        adapted = adapted_score(trained.model, others, config, unknown, stream, own)
+        found, way = adapted.score, "adapted"
+        result["mixture_weights"] = adapted.weights
+    else:
+        found = score(trained.model, stream, config.evaluation, unknown)
+        way = found.protocol
+    result |= {"protocol": way} | found.figures() | {"tokens_per_second": found.tokens_per_second}
     write_result(directory, result)
-    say(f"{split} with protocol {found.protocol}: {figures_line(found)}")
+    say(f"{split} with protocol {way}: {figures_line(found)}")
     if tracker.extend(directory, trained.run_id):
-        place = f"{split}/{found.protocol}"
+        place = f"{split}/{way}"
         place = f"int8/{place}" if config.precision == "int8" else place
         tracker.log(
             {f"{place}/{key}": float(value) for key, value in found.figures().items()},

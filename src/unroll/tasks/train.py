@@ -13,6 +13,7 @@ from unroll.evaluation.gradient_flow import gradient_flow
 from unroll.evaluation.perplexity import require_scorable
 from unroll.generation.sampler import sample
 from unroll.registry import build, target
+from unroll.tasks.adapted import adapted_score, mixed_runs, require_split
 from unroll.tasks.callbacks import RunCallbacks, restore_best
 from unroll.tasks.config import TaskConfig
 from unroll.tasks.memory import enough_memory
@@ -79,7 +80,8 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
     require_splits(config, encoded)
     show_text(config, encoded)
     prefixes = chosen_prefixes(config, encoded)
-    prepare(config)
+    others = mixed_runs(config, encoded.tokenizer, vocabulary)
+    prepare(config)  # after the other runs, whose weights are drawn before they are read
     model = build("model", config.model, len(vocabulary), config.precision).to(device(config))
     callbacks = RunCallbacks(run, model, encoded)
     learner: Learner = target("learner", config.model.name).from_config(
@@ -102,13 +104,18 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
             run.interrupt()
         restore_best(model, directory)
         log_gradient_flow(run, model, encoded, "trained")
-        test = callbacks.score("test")
+        test, adapted = callbacks.score("test"), None
+        if config.evaluation.adapts and "test" in encoded.streams:
+            streams = encoded.streams
+            adapted = adapted_score(
+                model, others, config, vocabulary.unknown, streams["test"], lambda: streams
+            )
         length = config.data.batching.length
         samples = sample(model, encoded.tokenizer, vocabulary, prefixes, config.sampling, length)
-        result = training_result(run, model, encoded, outcome, test, samples)
-        result = run.keep(result, final_figures(outcome, test), outcome.steps)
+        result = training_result(run, model, encoded, outcome, test, adapted, samples)
+        result = run.keep(result, final_figures(outcome, test, adapted), outcome.steps)
         keep_artifacts(run, callbacks.header, outcome, samples)
-    show_training(model, outcome, test, samples)
+    show_training(model, outcome, test, adapted, samples)
     say(f"run {tracker.run_id} ({run.name}): {directory / RESULT}")
     if outcome.interrupted:
         raise KeyboardInterrupt
@@ -121,6 +128,7 @@ def require_splits(config: Config, encoded: Encoded) -> None:
     for split in ("valid", "test"):
         if split in encoded.streams:
             require_scorable(encoded.streams[split], config.evaluation, split)
+    require_split(config, encoded.streams)
 
 
 def log_gradient_flow(run: Run, model: Any, encoded: Encoded, when: str) -> None:

@@ -16,6 +16,7 @@ from unroll.generation.sampler import Samples
 from unroll.models.model import Model
 from unroll.registry import build
 from unroll.report.figures import loss_curve
+from unroll.tasks.adapted import Adapted
 from unroll.tasks.describe import show_vocabulary
 from unroll.tasks.evaluate import figures_line
 from unroll.tasks.run import Result, Run, say
@@ -30,6 +31,7 @@ def training_result(
     encoded: Encoded,
     outcome: Outcome,
     test: Score | None,
+    adapted: Adapted | None,
     samples: Samples,
 ) -> Result:
     """The content of result.json."""
@@ -50,13 +52,18 @@ def training_result(
         "train": {"loss": outcome.train_loss, "perplexity": perplexity(outcome.train_loss)},
         "valid": None if valid is None else {"loss": valid.nats_per_token} | valid.figures(),
         "test": None if test is None else test.figures(),
+        "adapted": None if adapted is None else adapted.figures(),
         "samples": [asdict(item) for item in samples.samples],
     }
 
 
-def final_figures(outcome: Outcome, test: Score | None) -> dict[str, float]:
+def final_figures(
+    outcome: Outcome, test: Score | None, adapted: Adapted | None
+) -> dict[str, float]:
     """The metrics that are logged once, at the end."""
-    figures = {} if test is None else test.figures()
+    figures: dict[str, float] = {} if test is None else dict(test.figures())
+    if adapted is not None:
+        figures |= {f"adapted/{key}": value for key, value in adapted.score.figures().items()}
     return {
         **{f"test/{key}": float(value) for key, value in figures.items()},
         **{f"speed/{key}": value for key, value in outcome.speed._asdict().items()},
@@ -127,7 +134,13 @@ def warn_of_unknown(encoded: Encoded) -> None:
         )
 
 
-def show_training(model: Model, outcome: Outcome, test: Score | None, samples: Samples) -> None:
+def show_training(
+    model: Model,
+    outcome: Outcome,
+    test: Score | None,
+    adapted: Adapted | None,
+    samples: Samples,
+) -> None:
     """Print the figures and the generated text."""
     say(
         f"trained: {model.parameter_count:,} parameters, {outcome.steps:,} steps, "
@@ -138,4 +151,6 @@ def show_training(model: Model, outcome: Outcome, test: Score | None, samples: S
         say(f"valid (best, step {outcome.best_step}): {figures_line(outcome.best_valid)}")
     if test is not None:
         say(f"test: {figures_line(test)}")
+    if adapted is not None:
+        say(f"test, adapted: {figures_line(adapted.score)}")
     show_samples(samples)

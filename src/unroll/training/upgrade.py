@@ -45,12 +45,25 @@ TRAINING: Values = {
     "weight_dropout": 0.0,
     "word_dropout": 0.0,
 }
+EVALUATION: Values = {
+    "dynamic": {
+        "learning_rate": None,
+        "rule": "rms",
+        "decay": 0.02,
+        "epsilon": 0.002,
+        "segment": 5,
+    },
+    "cache": {"size": None, "theta": 0.3, "weight": 0.1},
+    "mixture": [],
+    "mixture_weights": None,
+}
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32", "resume": None}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
     "data.batching": {"sequential": {"random_length": False}},
     "optimizer": {"adam": {"embedding_rows": "all"}},
     "training": {"default": TRAINING},
+    "evaluation": {"default": EVALUATION},
     "sampling": {"default": {"allow_special": True}},
     "tracking": {"mlflow": TRACKING | {"wait_seconds": 10.0}, "disabled": TRACKING},
 }
