@@ -26,6 +26,7 @@ from unroll.tasks.training_result import (
     show_text,
     show_training,
     training_result,
+    warn_of_unknown,
 )
 from unroll.tracking import ledger
 from unroll.training.config import require_validation_split
@@ -87,6 +88,7 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
     learner: Learner = target("learner", config.model.name).from_config(
         config, model, encoded.streams["train"], callbacks
     )
+    warn_of_unknown(encoded)
     with run.recorded({"data.vocabulary_size": len(vocabulary)}, encoded) as tracker:
         callbacks.begin(saved)
         if saved is None:

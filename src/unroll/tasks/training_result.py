@@ -94,7 +94,7 @@ UNKNOWN_SHARE = 0.01
 
 
 def show_text(config: Config, encoded: Encoded) -> None:
-    """Print the vocabulary, the splits and the batches before training; warn of unknown tokens.
+    """Print the vocabulary, the splits and the batches before training.
 
     Raises:
         Refused: the training split is too short for one batch.
@@ -104,7 +104,6 @@ def show_text(config: Config, encoded: Encoded) -> None:
     show_vocabulary(vocabulary, most_frequent(token_counts(train, len(vocabulary)), vocabulary))
     for split, stream in encoded.streams.items():
         say(f"{split}: {stream.documents:,} documents, {len(stream):,} tokens")
-    warn_of_unknown(encoded)
     steps = batching.steps(train)
     name, rows = config.data.batching.name, config.data.batching.batch_size
     length = config.data.batching.length
