@@ -103,7 +103,10 @@ def test_a_request_that_makes_no_sense_is_refused_while_it_is_composed(word: str
             ("task=sample", "run=nothing"),
             "run=nothing is not a run in",
         ),
-        (("data/batching=windows", "data.batching.length=5000"), "the longest has"),
+        (
+            ("data=lee_news", "data/batching=windows", "data.batching.length=5000"),
+            "the longest has",
+        ),
         (("sampling.prefix=[' ']",), "is empty"),
         (("model.hidden_size=1000000",), "does not fit into memory"),
     ],
