@@ -108,7 +108,7 @@ def test_a_request_that_makes_no_sense_is_refused_while_it_is_composed(word: str
             "the longest has",
         ),
         (("sampling.prefix=[' ']",), "is empty"),
-        (("model.hidden_size=1000000",), "does not fit into memory"),
+        (("model.hidden_size=1000000", "model.embedding_size=8"), "does not fit into memory"),
     ],
 )
 def test_a_refused_command_prints_one_line_exits_with_2_and_leaves_nothing(

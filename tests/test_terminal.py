@@ -13,7 +13,12 @@ import pytest
 from unroll.terminal import PIPE_CLOSED
 
 TINY = ("model.hidden_size=8", "model.embedding_size=8", "sampling.length=3", "data.limit=20")
-TINY += ("data=lee_news", "data.batching.batch_size=8", "training.max_steps=2")
+TINY += (
+    "data=lee_news",
+    "data.vocabulary.min_frequency=2",
+    "data.batching.batch_size=8",
+    "training.max_steps=2",
+)
 
 
 def closed_pipe() -> int:

@@ -200,6 +200,13 @@ _FULL = re.compile(
 )
 
 
+def _inside_a_value(error: AssertionError) -> str | None:
+    """OmegaConf asserts that what ``+a.b.c=1`` writes into is a config."""
+    if not str(error).startswith("Unexpected type for root"):
+        return None
+    return "an override that begins with + writes into a value that has no keys: check its key"
+
+
 def _full(error: Exception) -> str | None:
     """Libraries that write files themselves raise errors of their own."""
     return f"cannot write: {first_line(error)}" if _FULL.search(str(error)) else None
@@ -236,6 +243,7 @@ TRANSLATIONS: tuple[tuple[type[BaseException], Callable[..., str | None], int], 
     (ValidationError, _wrong_type, BAD_INPUT),
     (OmegaConfBaseException, _invalid, BAD_INPUT),
     (HydraException, _refused_by_hydra, BAD_INPUT),
+    (AssertionError, _inside_a_value, BAD_INPUT),
     (OSError, _too_long, BAD_INPUT),
     (OSError, _cannot_write, FAILED),
     (Exception, _full, FAILED),

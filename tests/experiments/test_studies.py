@@ -242,7 +242,7 @@ def test_a_job_that_fails_fails_its_study_alone(tmp_path: Path) -> None:
         (Job("bad", ("experiment=study", "model=rnn", "data.limit=1")),),
         (Question("broken", "Title", "Question?", nothing),),
     )
-    extra = [*SMALL[1:], *places(tmp_path)]
+    extra = [*SMALL[:1], *SMALL[2:], *places(tmp_path)]
     session = Session(extra, parallel=1)
     results = session.run([broken, small_study("whole", "rnn", (1,))])
     assert list(results) == ["whole"]

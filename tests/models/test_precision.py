@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def test_auto_is_bfloat16_where_the_processor_multiplies_it_faster(
     monkeypatch, composed, gain, expected
 ):
-    monkeypatch.setattr(precision, "bfloat16_gain", lambda: gain)
+    monkeypatch.setattr(precision, "kept_gain", lambda: gain)
     assert resolve_precision("auto", CPU) == expected
     assert resolved(composed("device=cpu")).precision == expected
     for name in ("float32", "bfloat16", "int8"):
@@ -38,6 +38,17 @@ def test_auto_asks_a_gpu_whether_it_has_bfloat16(monkeypatch, native):
 
 def test_the_gain_of_bfloat16_is_a_number_from_0_on():
     assert 0 <= precision.bfloat16_gain() < math.inf
+
+
+def test_the_gain_is_measured_once_for_a_machine(monkeypatch, tmp_path):
+    measured = iter([1.9, 1.1, 0.3])
+    monkeypatch.setattr(precision, "HOME", tmp_path)
+    monkeypatch.setattr(precision, "bfloat16_gain", lambda: next(measured))
+    new_process = precision.kept_gain.__wrapped__
+    assert [new_process(), new_process()] == [1.9, 1.9]
+    (kept,) = (tmp_path / ".cache" / "bfloat16").iterdir()
+    kept.write_text("damaged")
+    assert new_process() == 1.1
 
 
 def test_an_unknown_precision_is_refused():

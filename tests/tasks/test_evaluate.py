@@ -92,7 +92,7 @@ def test_the_result_is_written_before_a_store_that_fails_can_lose_it(
 def test_adapted_and_mixed_scores_are_kept_beside_the_plain_one(
     do: Callable[..., dict[str, Any]], trained: dict[str, Any], home: Path, tmp_path: Path
 ) -> None:
-    counted = do(tmp_path / "counted", "model=ngram", "data.limit=20", "sampling.length=3")
+    counted = do(tmp_path / "counted", "model=ngram", *TINY[2:3], *TINY[4:5], "sampling.length=3")
     words = ("task=evaluate", f"run={trained['run_id']}")
     words += ("evaluation.dynamic.learning_rate=0.002", "evaluation.cache.size=50")
     mixed = f"evaluation.mixture=[{counted['run_id']}]"
@@ -135,7 +135,7 @@ def test_a_text_is_scored_with_what_was_learned_from_the_runs_own_corpus(
 def test_a_mixture_with_other_tokens_and_an_adapting_ngram_model_are_refused(
     do: Callable[..., dict[str, Any]], trained: dict[str, Any], tmp_path: Path
 ) -> None:
-    words = ("model=ngram", "data.limit=20", "sampling.length=3")
+    words = ("model=ngram", *TINY[2:3], *TINY[4:5], "sampling.length=3")
     other = do(tmp_path / "other", *words, "data.vocabulary.min_frequency=2")
     run = ("task=evaluate", f"run={trained['run_id']}")
     with pytest.raises(Refused, match="has another vocabulary or tokenizer"):

@@ -10,7 +10,7 @@ NAMES = {
     "model.hidden_size=128 seed=3": "lstm hidden_size=128 seed=3",
     "model=gru data=recall": "gru recall",
     "experiment=lab/lstm seed=2": "lstm ag_news experiment=lab/lstm seed=2",
-    "data=lee_news data/batching=windows": "lstm batching=windows",
+    "data=lee_news data/batching=windows": "lstm lee_news batching=windows",
     "training.truncation=full": "lstm truncation=full",
     "data=text_files data.path=/a/b.txt data.cache=/c threads=2 rerun=true device=cpu": (
         "lstm text_files"

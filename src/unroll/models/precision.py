@@ -7,12 +7,15 @@ generation follow the precision too.
 from __future__ import annotations
 
 import functools
+import os
+import platform
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import torch
 
 from unroll.errors import require_one_of
+from unroll.folders import HOME
 from unroll.models.config import PRECISIONS
 
 GAIN = 1.2
@@ -27,16 +30,40 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and bfloat16_gain() >= GAIN
+        native = device.type == "cpu" and kept_gain() >= GAIN
     return "bfloat16" if native else "float32"
 
 
 @functools.cache
+def kept_gain() -> float:
+    """``bfloat16_gain`` of this machine, measured once and kept on disk: ``auto`` has to mean the
+    same in every run, and on a busy machine a second measurement could give another answer."""
+    kept = HOME / ".cache" / "bfloat16" / f"{platform.node()} {torch.__version__}"
+    with suppress(OSError, ValueError):
+        return float(kept.read_text())
+    gain = bfloat16_gain()
+    with suppress(OSError):  # a folder that cannot be written costs a measurement
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        writing = kept.with_name(f".{kept.name}.{os.getpid()}")
+        writing.write_text(repr(gain))
+        writing.replace(kept)
+    return gain
+
+
 def bfloat16_gain() -> float:
-    """How many times faster this processor multiplies bfloat16 than float32 matrices; 0 if
-    oneDNN has no bfloat16 products for it. Measured once in a process, in less than 0.1 seconds."""
+    """How many times faster one thread multiplies bfloat16 than float32 matrices; 0 if oneDNN has
+    no bfloat16 products for this processor. Takes less than 0.1 seconds."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return 0.0  # PyTorch's own loop is a hundred times slower: no need to wait for it
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _gain()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _gain() -> float:
     seconds = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     for _ in range(10):  # in turns, so that other work on the machine slows both
         for dtype, best in seconds.items():
