@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from drawn import assert_drawn_from
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unroll.models import drawing
 from unroll.models.drawing import draw, tempered, uniform
 
 
@@ -59,3 +61,23 @@ def test_many_draws_fit_the_weights():
     weights = torch.rand(1, 50, generator=torch.Generator().manual_seed(3))
     ids = draw(weights.expand(30_000, -1), torch.Generator().manual_seed(4))
     assert_drawn_from(ids[None], weights / weights.sum())
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 30),
+    block=st.integers(1, 7),
+    seed=st.integers(0, 99),
+)
+def test_draws_in_blocks_equal_those_of_a_loop_and_never_are_of_weight_zero(
+    rows, columns, block, seed
+):
+    weights = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed))
+    weights[weights < 0.5] = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "BLOCK", block)
+        found = draw(weights, torch.Generator().manual_seed(seed))
+    assert found.tolist() == one_at_a_time(weights, torch.Generator().manual_seed(seed))
+    drawn = weights.gather(1, found.unsqueeze(1)).squeeze(1)
+    assert ((drawn > 0) | (weights.sum(1) == 0)).all()

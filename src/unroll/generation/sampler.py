@@ -93,7 +93,7 @@ def continuations(
     on_device = [prefix.to(model.device) for prefix in prefixes]
     training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), model.softmax.drawing():
         batches = (
             _rereading(model, on_device, config, context)
             if model.bidirectional

@@ -11,7 +11,8 @@ All probabilities are exact and sum to one. A tail is computed only for rows tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +77,7 @@ class AdaptiveSoftmax(nn.Module):
             f"{config.div_value:g}: set model.softmax.div_value=1",
         )
         self.precision = precision
+        self._rounded: list[Tensor] | None = None
         self.starts = [0, *config.cutoffs]
         ends = [*config.cutoffs, vocabulary_size]
         self.sizes = [end - start for start, end in zip(self.starts, ends, strict=True)]
@@ -182,6 +184,16 @@ class AdaptiveSoftmax(nn.Module):
         found[left] = never + draw(tempered(logs, temperature), generator)
         return found
 
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Within it, the weights are kept in the format of the products, as in ``FullSoftmax``."""
+        if self.precision.name == "bfloat16":
+            self._rounded = [weight.bfloat16() for weight in self._weights()]
+        try:
+            yield
+        finally:
+            self._rounded = None
+
     def replace_linear(self, replacement: Callable[[str], nn.Module]) -> None:
         """Raise ``Refused``: its matrices are not linear layers that can be replaced."""
         raise Refused(
@@ -204,6 +216,8 @@ class AdaptiveSoftmax(nn.Module):
 
     def _weights(self) -> list[Tensor]:
         """The matrix of each cluster."""
+        if self._rounded is not None:
+            return self._rounded
         if self.tied is not None:
             return list(torch.split(self.tied, self.sizes))
         return [getattr(self, f"weight_{cluster}") for cluster in range(len(self.sizes))]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+BLOCK = 256
+"""Columns whose weights are added up before the cumulative sum is taken."""
+
 
 def tempered(logs: Tensor, temperature: float) -> Tensor:
     """``logs (rows, tokens)``, log p up to a constant of each row, to weights proportional to
@@ -23,12 +26,28 @@ def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
     """A column of each row of ``weights (rows, columns)``, ``(rows,)``, with probability
     proportional to its weight; 0 in a row of zeros.
 
-    One random number for each row, where ``torch.multinomial`` takes one for each entry. The sums
-    are float64: in float32, rare tokens at the end of a large vocabulary would be lost.
+    One random number for each row, where ``torch.multinomial`` takes one for each entry. It finds
+    a block of columns by the sums of the blocks, and what is left of it a column of the block.
+    Cumulative sums are float64: in float32, rare tokens at the end of a large vocabulary would be
+    lost.
     """
     chosen = uniform(len(weights), weights.device, generator)
-    sums = weights.cumsum(dim=-1, dtype=chosen.dtype)
-    return find(sums, chosen * sums[:, -1:])
+    whole = weights.shape[1] // BLOCK * BLOCK
+    parts = [weights[:, :whole].view(len(weights), -1, BLOCK).sum(dim=2)] if whole else []
+    if whole < weights.shape[1]:
+        parts.append(weights[:, whole:].sum(dim=1, keepdim=True))
+    blocks = torch.cat(parts, dim=1).to(chosen.dtype)
+    sums = blocks.cumsum(dim=1)
+    wanted = chosen * sums[:, -1:]
+    block = find(sums, wanted).unsqueeze(1)
+    size = blocks.gather(1, block)
+    share = (wanted - sums.gather(1, block) + size) / size  # 0 / 0 in a row of zeros
+    columns = BLOCK * block + torch.arange(min(BLOCK, weights.shape[1]), device=weights.device)
+    inside = weights.gather(1, columns.clamp(max=weights.shape[1] - 1)).to(chosen.dtype)
+    inside = inside.masked_fill(columns >= weights.shape[1], 0).cumsum(dim=1)
+    ends = inside[:, -1:]
+    place = find(inside, torch.minimum(share * ends, ends.nextafter(torch.zeros_like(ends))))
+    return BLOCK * block.squeeze(1) + place
 
 
 def find(sums: Tensor, wanted: Tensor) -> Tensor:

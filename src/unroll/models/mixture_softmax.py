@@ -10,6 +10,7 @@ all hidden vectors and tokens; those of a mixture are not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -102,6 +103,10 @@ class MixtureSoftmax(nn.Module):
         proportional to p^(1/temperature) among the ids from ``never`` on."""
         logs = self.log_probabilities(hidden)[:, never:]
         return never + draw(tempered(logs, temperature), generator)
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Nothing to prepare."""
+        return nullcontext()
 
     def replace_linear(self, replacement: Callable[[str], nn.Module]) -> None:
         """Raise ``Refused``: int8 models have one softmax."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -29,6 +30,9 @@ class Softmax(Protocol):
         """One token for each row of ``hidden (n, width)``, ``(n,)``, drawn with probability
         proportional to p^(1/temperature) among the ids from ``never`` on; ``never`` itself where
         none of them has any. The generator is on the device of ``hidden``."""
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """A context within which ``draw`` is called many times and the weights stay as they are."""
 
 
 class TrainableSoftmax(Softmax, Protocol):

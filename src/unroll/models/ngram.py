@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -166,6 +167,10 @@ class NGramTables(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """``log_probabilities``, whose softmax is the distribution."""
         return self.log_probabilities(hidden)
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Nothing to prepare."""
+        return nullcontext()
 
     def draw(
         self, hidden: Tensor, temperature: float, never: int, generator: torch.Generator

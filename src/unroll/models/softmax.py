@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -94,6 +96,18 @@ class FullSoftmax(nn.Module):
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """``(..., width)`` to log p, ``(..., vocabulary)``, in nats."""
         return torch.log_softmax(self.logits(hidden).float(), dim=-1)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Within it, the weights are kept in the format of the products: rounding them anew for
+        each token takes longer than the product."""
+        kept = self.linear
+        if self.precision.name == "bfloat16" and not self.replaced:
+            self.linear = deepcopy(kept).bfloat16()
+        try:
+            yield
+        finally:
+            self.linear = kept
 
     def replace_linear(self, replacement: Callable[[str], nn.Module]) -> None:
         """Replace each linear layer by ``replacement(name)``, which has the same inputs and
