@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -76,8 +77,8 @@ def learning(one: Subject) -> tuple[Repeated, Cost]:
 
 
 def scoring(one: Subject) -> tuple[Repeated, Cost]:
-    """Scoring, timed by words."""
-    return Repeated(ours.scoring(one), 2000), one.shape.scoring()
+    """Scoring, timed by words: so many that they are read in columns, as a test split is."""
+    return Repeated(ours.scoring(one), 40_000, 6.0), one.shape.scoring()
 
 
 def writing(texts: int) -> Way:
@@ -174,6 +175,11 @@ class Tracked(ours.Silent):
     def log(self, figures: dict[str, float], step: int) -> None:
         self.tracker.log(figures, step)
 
+    def close(self) -> None:
+        """End the run, then delete its store."""
+        self.tracker.finish()
+        self._folder.cleanup()
+
 
 def tracked(bench: Bench) -> Ours:
     """Our training with tracking; the points that are held back are written in each turn."""
@@ -185,6 +191,7 @@ def tracked(bench: Bench) -> Ours:
         callbacks.tracker.flush()
         return learned
 
+    atexit.register(callbacks.close)
     return Ours(Repeated(work), one.precision)
 
 

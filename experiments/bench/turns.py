@@ -20,15 +20,16 @@ Work = Callable[[int], float]
 
 
 class Repeated:
-    """A turn that does as many pieces of a work as take about ``SECONDS``.
+    """A turn that does as many pieces of a work as take about a time.
 
     Args:
         work: what is timed.
         count: pieces of the first turn, which is a warm-up.
+        seconds: the time.
     """
 
-    def __init__(self, work: Work, count: int = 1) -> None:
-        self.work, self.count = work, count
+    def __init__(self, work: Work, count: int = 1, seconds: float = SECONDS) -> None:
+        self.work, self.count, self.seconds = work, count, seconds
         self.amount = 0.0
         """Done so far, over all turns."""
 
@@ -40,7 +41,7 @@ class Repeated:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         self.amount += amount
-        self.count = max(1, round(self.count * SECONDS / seconds))
+        self.count = max(1, round(self.count * self.seconds / seconds))
         return amount / seconds
 
 

@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 
 LONG = 8
 """Steps from which it pays to lay out the recurrent matrix anew for a loop."""
-SMALL = 1 << 18
+SMALL = 1 << 19
 """Elements of a matrix up to which the product of one step is as fast in float32 as in bfloat16."""
 
 
