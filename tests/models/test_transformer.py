@@ -314,7 +314,7 @@ def test_the_gradient_reaches_as_far_back_as_the_layers_do(model):
         (["model.feedforward_size=0"], "model.feedforward_size=0: must be at least 1"),
         (["model.bidirectional=true"], "bidirectional"),
         (["model.implementation=scratch"], "implementation"),
-        (["model.tie_weights=true"], "set model.embedding_size=256"),
+        (["model.tie_weights=true", "model.embedding_size=8"], "set model.embedding_size=256"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(words, message):

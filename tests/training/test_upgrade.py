@@ -149,7 +149,7 @@ def test_a_run_of_format_3_goes_on_from_its_saved_state_to_the_end_that_it_had(t
 
 @pytest.mark.parametrize("version", range(1, FORMAT))
 def test_a_training_of_an_earlier_version_moved_all_rows_and_was_not_compiled(version):
-    groups = ("model", "data", "sampling", "tracking", "training")
+    groups = ("model", "data", "evaluation", "sampling", "tracking", "training")
     old = {group: {} for group in groups} | {"optimizer": {"name": "adam"}}
     found = upgrade(old, version)
     assert found["optimizer"]["embedding_rows"] == "all"
@@ -162,7 +162,7 @@ def test_a_config_of_this_version_is_left_as_it_is():
 
 
 def test_upgrading_does_not_change_its_argument():
-    groups = ("data", "sampling", "tracking", "optimizer", "training")
+    groups = ("data", "evaluation", "sampling", "tracking", "optimizer", "training")
     config = {"model": {"name": "ngram", "mass": 2.0}} | {group: {} for group in groups}
     assert upgrade(config, 1)["model"]["pseudocount"] == 2.0
     assert config["model"] == {"name": "ngram", "mass": 2.0}
