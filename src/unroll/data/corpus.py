@@ -246,9 +246,14 @@ def generated(
         _require_text(files[0], error)
         if not existed or explain(error)[0] is not None:
             raise
+    discard(folder)
+    return table()
+
+
+def discard(folder: Path) -> None:
+    """Delete a damaged entry of the cache, and say so."""
     print(redacted(f"the cache entry {folder} is damaged: it is made again"), flush=True)
     shutil.rmtree(folder)
-    return table()
 
 
 def _require_text(file: Path, error: BaseException) -> None:

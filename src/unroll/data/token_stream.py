@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from unroll.data.config import CorpusConfig
-from unroll.data.corpus import TEXT, Corpus
+from unroll.data.corpus import TEXT, Corpus, discard
 from unroll.data.text_reader import content_hash
 from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import END, FirstSeen, Vocabulary
-from unroll.errors import redacted, require
+from unroll.errors import require
 from unroll.registry import build
 
 if TYPE_CHECKING:
@@ -150,9 +150,7 @@ def encode(
         with FileLock(root / f"{fingerprint}.lock"):
             if not is_whole(folder):
                 if folder.is_dir():
-                    line = f"the cache entry {folder} is damaged: it is made again"
-                    print(redacted(line), flush=True)
-                    shutil.rmtree(folder)
+                    discard(folder)
                 _write(folder, config, corpus, tokenizer, vocabulary)
     return _open(folder, config, fingerprint, corpus_fingerprint)
 

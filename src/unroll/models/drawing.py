@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -55,3 +57,28 @@ def find(sums: Tensor, wanted: Tensor) -> Tensor:
     1)``, ``(rows,)``; the last one if none is, and 0 in a row of zeros."""
     places = torch.searchsorted(sums, wanted, right=True).clamp_(max=sums.shape[-1] - 1)
     return places.masked_fill_(sums[:, -1:] == 0, 0).squeeze(1)
+
+
+class FromLogProbabilities:
+    """What a softmax without one set of logits gives and draws by its log-probabilities."""
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """``(..., width)`` to log p in nats, ``(..., vocabulary)``."""
+        raise NotImplementedError
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``log_probabilities``, whose softmax is the distribution."""
+        return self.log_probabilities(hidden)
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Nothing to prepare."""
+        return nullcontext()
+
+    def draw(
+        self, hidden: Tensor, temperature: float, never: int, generator: torch.Generator
+    ) -> Tensor:
+        """One token for each row of ``hidden (n, width)``, ``(n,)``, drawn with probability
+        proportional to p^(1/temperature) among the ids from ``never`` on; ``never`` itself where
+        none of them has any: n-grams without smoothing may expect nothing but ``<unk>``."""
+        logs = self.log_probabilities(hidden)[:, never:]
+        return never + draw(tempered(logs, temperature), generator)

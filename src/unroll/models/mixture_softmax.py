@@ -10,7 +10,6 @@ all hidden vectors and tokens; those of a mixture are not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from unroll.errors import Refused
 from unroll.models.config import MixtureSoftmaxConfig
 from unroll.models.cross_entropy import sum_of
-from unroll.models.drawing import draw, tempered
+from unroll.models.drawing import FromLogProbabilities
 from unroll.models.precision import Precision
 
 LOGITS_AT_ONCE = 1 << 24
@@ -28,7 +27,7 @@ LOGITS_AT_ONCE = 1 << 24
 taken in blocks of rows, whose logits are made again for the gradient (Chen et al. 2016)."""
 
 
-class MixtureSoftmax(nn.Module):
+class MixtureSoftmax(FromLogProbabilities, nn.Module):
     """A mixture of softmaxes over the whole vocabulary.
 
     Args:
@@ -91,22 +90,6 @@ class MixtureSoftmax(nn.Module):
             found = logs if found is None else torch.logaddexp(found, logs)
         assert found is not None
         return found
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """``log_probabilities``, whose softmax is the distribution."""
-        return self.log_probabilities(hidden)
-
-    def draw(
-        self, hidden: Tensor, temperature: float, never: int, generator: torch.Generator
-    ) -> Tensor:
-        """One token for each row of ``hidden (n, width)``, ``(n,)``, drawn with probability
-        proportional to p^(1/temperature) among the ids from ``never`` on."""
-        logs = self.log_probabilities(hidden)[:, never:]
-        return never + draw(tempered(logs, temperature), generator)
-
-    def drawing(self) -> AbstractContextManager[None]:
-        """Nothing to prepare."""
-        return nullcontext()
 
     def replace_linear(self, replacement: Callable[[str], nn.Module]) -> None:
         """Raise ``Refused``: int8 models have one softmax."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from unroll.models.config import NGramConfig
-from unroll.models.drawing import draw, tempered
+from unroll.models.drawing import FromLogProbabilities
 from unroll.models.smoothing import SMOOTHINGS, Counts, MaximumLikelihood
 
 NOTHING = -1
@@ -91,7 +90,7 @@ class NGramModel(nn.Module):
         return torch.cat(list(states))
 
 
-class NGramTables(nn.Module):
+class NGramTables(FromLogProbabilities, nn.Module):
     """Contexts to probabilities; a context never seen backs off to a shorter one.
 
     ``hidden`` holds ids ``(..., order - 1)`` in reading order, ``NOTHING`` before the first token.
@@ -163,23 +162,6 @@ class NGramTables(nn.Module):
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """``(..., order - 1)`` to log p, ``(..., vocabulary)``, in nats; -inf for zero."""
         return self.probabilities(hidden).log()
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """``log_probabilities``, whose softmax is the distribution."""
-        return self.log_probabilities(hidden)
-
-    def drawing(self) -> AbstractContextManager[None]:
-        """Nothing to prepare."""
-        return nullcontext()
-
-    def draw(
-        self, hidden: Tensor, temperature: float, never: int, generator: torch.Generator
-    ) -> Tensor:
-        """One token for each row of ``hidden (n, order - 1)``, ``(n,)``, drawn with probability
-        proportional to p^(1/temperature) among the ids from ``never`` on; ``never`` itself where
-        none of them has any: without smoothing, a model may expect nothing but ``<unk>``."""
-        logs = self.log_probabilities(hidden)[:, never:]
-        return never + draw(tempered(logs, temperature), generator)
 
     def _contexts(self, hidden: Tensor) -> Iterator[tuple[Table, Tensor, Tensor]]:
         """For contexts of one word, two words, and so on: the table of the words that follow

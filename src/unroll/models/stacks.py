@@ -7,7 +7,7 @@ layer of a size of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,7 +46,6 @@ class TimeMajor(nn.RNNBase):
         super().__init__(*sizes, **options)
         self.one_mask, self.weight_dropout, self.residual = one_mask, weight_dropout, residual
         self.norms = norms_between(self.num_layers, self.hidden_size * self.directions, layer_norm)
-
         if last_size is not None:
             self._resize_last(last_size)
 
@@ -99,18 +98,20 @@ class TimeMajor(nn.RNNBase):
         self, inputs: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
         """``layer`` by PyTorch's kernel of the device: cuDNN, in the precision throughout."""
+        return self.one_layer(self.kernel, inputs, state, weights)
+
+    def one_layer(
+        self,
+        kernel: Callable[..., tuple[Tensor, ...]],
+        inputs: Tensor,
+        state: tuple[Tensor, ...],
+        weights: Sequence[Tensor],
+    ) -> tuple[Tensor, ...]:
+        """``layer`` by one of PyTorch's functions that compute all layers."""
         first = tuple(part.unsqueeze(0) for part in state)
-        outputs, *last = self.kernel(
-            inputs,
-            first if len(first) > 1 else first[0],
-            list(weights),
-            True,
-            1,
-            0.0,
-            self.training,
-            False,
-            False,
-        )
+        given = first if len(first) > 1 else first[0]
+        options = (True, 1, 0.0, self.training, False, False)
+        outputs, *last = kernel(inputs, given, list(weights), *options)
         return outputs.to(inputs.dtype), *(part[0].to(inputs.dtype) for part in last)
 
     def forward(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -217,8 +218,4 @@ class LSTMLayers(TimeMajor, nn.LSTM):  # type: ignore[misc]  # its forward is ov
                 inputs, dtype, *weights, *state
             )
             return found
-        first = [part.unsqueeze(0) for part in state]
-        outputs, hidden, cell = torch.lstm(
-            inputs, first, list(weights), True, 1, 0.0, self.training, False, False
-        )
-        return outputs, hidden[0], cell[0]
+        return self.one_layer(torch.lstm, inputs, state, weights)
