@@ -26,14 +26,13 @@ from unroll import sweep
 from unroll.app import compose, dispatch
 from unroll.config import Config, fingerprint, flat, restored
 from unroll.errors import FAILED, explain, first_line, redacted, require
-from unroll.folders import CONF, HOME
+from unroll.folders import CONF, HOME, write_atomically
 from unroll.registry import build
 from unroll.report.page import Section
 from unroll.report.runs import Record
 from unroll.tasks.run import resolved
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import STUDY, Family, reuse
-from unroll.tracking.ledger import write_atomically
 from unroll.tracking.store import FINGERPRINT, all_finished, connect, experiment_id
 
 KEY = "job"

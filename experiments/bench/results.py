@@ -13,9 +13,8 @@ from experiments.bench.contest import Row
 from experiments.bench.growth import Grown
 from experiments.bench.machine import Machine
 from experiments.bench.turns import MEASURES
-from unroll.folders import HOME
+from unroll.folders import HOME, write_atomically
 from unroll.report.page import written
-from unroll.tracking.ledger import write_atomically
 
 PLACE = HOME / "outputs" / "bench" / "bench.json"
 HEAD = ("work", "against", "other", "ours", "ratio", "bar", "reached", "of the limit", "CUDA")

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from experiments.chaos.scenarios import Row
-from unroll.folders import HOME
-from unroll.tracking.ledger import write_atomically
+from unroll.folders import HOME, write_atomically
 
 PLACE = HOME / "outputs" / "chaos" / "chaos.json"
 HEAD = (

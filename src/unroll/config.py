@@ -27,7 +27,7 @@ from unroll.errors import Refused, require, require_one_of
 from unroll.evaluation.config import EvaluationConfig
 from unroll.folders import CHECKOUT as CHECKOUT
 from unroll.folders import CONF as CONF
-from unroll.folders import HOME, PACKAGE
+from unroll.folders import HOME, PACKAGE, write_atomically
 from unroll.generation.config import SamplingConfig
 from unroll.models.config import (
     PRECISIONS,
@@ -279,8 +279,7 @@ def source_fingerprint(package: Path = PACKAGE) -> str:
             return found
     found = _hash_of_trees(counted)
     with contextlib.suppress(OSError):  # a folder that cannot be written costs half a second
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(found)
+        write_atomically(kept, found)
     return found
 
 

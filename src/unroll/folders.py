@@ -1,8 +1,9 @@
-"""Where configs are read from, and where runs, outputs and caches go."""
+"""Where configs are read from, where runs, outputs and caches go, and how a file gets there."""
 
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -29,3 +30,14 @@ def options(group: str) -> list[str]:
     folder = CONF / group
     found = (folder.rglob if group == OVERLAYS else folder.glob)("[!_]*.yaml")
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in found)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside ``path``, then rename: a reader finds all of the text or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        writing.write_text(text, encoding="utf-8")
+        os.replace(writing, path)
+    finally:
+        writing.unlink(missing_ok=True)

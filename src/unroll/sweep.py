@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unroll.errors import FAILED, explain, first_line, redacted_value
-from unroll.tracking.ledger import write_atomically
+from unroll.folders import write_atomically
 
 NOTES = "jobs"
 """Folder of the notes, in the directory of a multirun."""

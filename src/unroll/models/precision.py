@@ -7,7 +7,6 @@ generation follow the precision too.
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -15,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 import torch
 
 from unroll.errors import require_one_of
-from unroll.folders import HOME
+from unroll.folders import HOME, write_atomically
 from unroll.models.config import PRECISIONS
 
 GAIN = 1.2
@@ -43,10 +42,7 @@ def kept_gain() -> float:
         return float(kept.read_text())
     gain = bfloat16_gain()
     with suppress(OSError):  # a folder that cannot be written costs a measurement
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        writing = kept.with_name(f".{kept.name}.{os.getpid()}")
-        writing.write_text(repr(gain))
-        writing.replace(kept)
+        write_atomically(kept, repr(gain))
     return gain
 
 

@@ -15,6 +15,7 @@ from unroll.config import Config
 from unroll.data.token_stream import Encoded
 from unroll.errors import redacted_value
 from unroll.evaluation.perplexity import Score, score
+from unroll.folders import write_atomically
 from unroll.registry import free_text
 from unroll.tasks.run import Run
 from unroll.tracking import ledger
@@ -58,7 +59,7 @@ class RunCallbacks:
         process is writing the run."""
         run, store = self.run, Path(self.run.config.tracking.directory)
         values = json.dumps(self.header["config"], indent=2, ensure_ascii=False)
-        ledger.write_atomically(run.directory / ledger.CONFIG, values + "\n")
+        write_atomically(run.directory / ledger.CONFIG, values + "\n")
         ledger.record(
             store, run.tracker.run_id, run.name, run.directory, run.started, run.fingerprint
         )

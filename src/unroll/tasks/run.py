@@ -21,6 +21,7 @@ from unroll.config import Config, fingerprint, flat
 from unroll.data.config import CorpusConfig
 from unroll.data.token_stream import Encoded
 from unroll.errors import redacted, redacted_value, require
+from unroll.folders import write_atomically
 from unroll.models.precision import resolve_precision
 from unroll.registry import build
 from unroll.tracking import ledger
@@ -204,7 +205,7 @@ def write_result(directory: Path, result: Result) -> None:
     """Write result.json, without secrets; NaN and infinity, which JSON does not have, become
     null."""
     text = json.dumps(_finite(redacted_value(result)), ensure_ascii=False, indent=2)
-    ledger.write_atomically(directory / RESULT, text + "\n")
+    write_atomically(directory / RESULT, text + "\n")
 
 
 def _finite(value: Any) -> Any:

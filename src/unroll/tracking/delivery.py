@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from unroll.errors import first_line, require
+from unroll.folders import write_atomically
 from unroll.tracking import inputs, ledger
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import PARENT_TAG
@@ -111,7 +112,7 @@ class Delivery:
     def _move(self, **changes: Any) -> None:
         self.cursor = replace(self.cursor, **changes)
         text = json.dumps(asdict(self.cursor))
-        ledger.write_atomically(self.journal.directory / DELIVERED, text)
+        write_atomically(self.journal.directory / DELIVERED, text)
 
     def _apply(self, group: list[Entry]) -> None:
         """Carry out what a group of entries says. What the store rejects for good is left out."""

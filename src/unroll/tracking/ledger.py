@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unroll.errors import Refused, redacted, require
+from unroll.folders import write_atomically
 from unroll.tracking import journal
 
 CHECKPOINTS = "checkpoints"
@@ -53,17 +53,6 @@ def checkpoint_in(directory: Path) -> Path:
     """The checkpoint to read in a run directory: the best, else the last."""
     best = directory / CHECKPOINTS / BEST
     return best if best.exists() else directory / CHECKPOINTS / LAST
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside ``path``, then rename: a reader finds all of the text or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        writing.write_text(text, encoding="utf-8")
-        os.replace(writing, path)
-    finally:
-        writing.unlink(missing_ok=True)
 
 
 def record(
