@@ -171,15 +171,17 @@ def connect(directory: Path) -> MlflowClient:
         Refused: ``directory`` cannot be written.
         Unavailable: the store cannot be opened.
     """
-    require_store(directory)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for key, value in HTTP.items():
         os.environ.setdefault(key, value)
     with store_errors(directory):
+        # before the store is asked: a run waits for the first answer, whereas an import after a
+        # failed one would slow the steps beside it
         with _importing:
             from mlflow.tracking import MlflowClient
 
+        require_store(directory)
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         # it logs every error that it raises, with the whole traceback
