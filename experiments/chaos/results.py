@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 
 from experiments.chaos.scenarios import Row
 from unroll.folders import HOME, write_atomically
@@ -54,7 +55,11 @@ class Results:
 def cells(row: Row) -> list[str]:
     """A row as text."""
     yes = {True: "yes", False: "no"}
-    lost = "" if row.lost is None else f"{row.lost:+.1f}%"
+    lost = (
+        f"{median(row.lost):+.1f}% ({min(row.lost):+.1f} to {max(row.lost):+.1f})"
+        if row.lost
+        else ""
+    )
     counts = [f"{row.doubled}", f"{row.seconds:.0f}", lost]
     return [row.scenario, f"{row.kills}", yes[row.weights], yes[row.history], *counts]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.chaos.evidence import Comparison, compared
@@ -49,8 +49,9 @@ class Row:
     doubled: int
     """Points that are there more often."""
     seconds: float
-    lost: float | None = None
-    """Time of training in percent of the undisturbed one, above it; None where it says nothing."""
+    lost: list[float] = field(default_factory=list)
+    """Time of training in percent of the undisturbed one, above it, by turn; empty where it says
+    nothing."""
 
     @property
     def equal(self) -> bool:
@@ -58,11 +59,11 @@ class Row:
 
     @classmethod
     def of(
-        cls, name: str, kills: int, found: Comparison, start: float, lost: float | None = None
+        cls, name: str, kills: int, found: Comparison, start: float, lost: Sequence[float] = ()
     ) -> Row:
         """The row of a scenario that began at ``start``."""
         seconds = time.monotonic() - start
-        return cls(name, kills, found.weights, found.history, found.doubled, seconds, lost)
+        return cls(name, kills, found.weights, found.history, found.doubled, seconds, list(lost))
 
 
 @dataclass(frozen=True)

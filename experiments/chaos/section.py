@@ -34,7 +34,8 @@ def answer(results: Results) -> Answer:
                 "history: each (key, step, value) in the journal of the run and in MLflow, except "
                 "metrics of time. Kills are SIGKILL: at any time, while a state is written, when "
                 "a point was just logged, and while the command starts. Time lost: training time "
-                "above that of a run with a server that works, one run each.",
+                "above that of a run with a server that works, the median of pairs of runs in "
+                "turns (the smallest and the largest).",
             )
         ],
     )

@@ -8,15 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from experiments.chaos.evidence import compared
+from experiments.chaos.evidence import Comparison, compared
 from experiments.chaos.processes import after_growth
 from experiments.chaos.scenarios import SMALL, Place, Row, complete
 from unroll.errors import require
@@ -27,6 +28,7 @@ WORDS = (
     "training.validate_every=500 training.checkpoint_every=500 tracking.every=20"
 )
 GONE_SECONDS = 20.0
+TURNS = 3
 ERRORS = 0.2
 """Share of the requests that the proxy answers with 500; half of them after the server had them."""
 PROGRAM = """
@@ -126,60 +128,88 @@ def failing(uri: str, seed: int, errors: float) -> Iterator[str]:
 def server_rows(place: Place, seed: int) -> Iterator[Row]:
     """A row for each way in which a server fails."""
     with server(place.folder / "server") as steady:
-        words = WORDS.split()
-        undisturbed = complete(place, "server undisturbed", words, steady.uri)
-        yield gone_for_a_time(place, steady, undisturbed)
-        yield with_errors(place, steady, undisturbed, seed)
-    yield never_there(place, undisturbed)
+        yield gone_for_a_time(place, steady)
+        yield with_errors(place, steady, seed)
+        yield never_there(place, steady)
 
 
-def gone_for_a_time(place: Place, steady: Server, undisturbed: Path) -> Row:
+def in_turns(
+    scenario: str,
+    kills: int,
+    calm: Callable[[str], Path],
+    disturbed: Callable[[str, Path], Comparison],
+    place: Place,
+) -> Row:
+    """A row of trainings that nothing disturbs and disturbed ones, in turns, since the speed of a
+    machine changes with what else it does.
+
+    Args:
+        calm: trains under a name with a server that works; the run directory.
+        disturbed: trains under a name, and compares the end with that of another run.
+    """
+    start, found, lost = time.monotonic(), Comparison(), []
+    for turn in range(TURNS):
+        name = f"{scenario.split(',')[0]} {turn}"
+        undisturbed = calm(f"{name} undisturbed")
+        found.add(disturbed(name, undisturbed))
+        lost.append(time_lost(place.run(name), undisturbed))
+    return Row.of(scenario, kills * TURNS, found, start, lost)
+
+
+def gone_for_a_time(place: Place, steady: Server) -> Row:
     """The server is killed in the middle of a run, and started again later."""
-    start, name = time.monotonic(), "server gone"
-    command = place.command([*WORDS.split(), *place.words(name)], name, steady.uri)
-    begun = after_growth(place.run(name), 2.0)
-    while not begun() and command.process.poll() is None:
-        time.sleep(0.1)
-    steady.stop()
-    time.sleep(GONE_SECONDS)
-    steady.start()
-    require(command.end() == 0, f"the run failed: see {place.folder / name}")
-    found = compared(place.run(name), undisturbed, place.store(name), steady.uri)
-    lost = time_lost(place.run(name), undisturbed)
-    return Row.of(f"server gone for {GONE_SECONDS:.0f} seconds", 1, found, start, lost)
+
+    def disturbed(name: str, undisturbed: Path) -> Comparison:
+        command = place.command([*WORDS.split(), *place.words(name)], name, steady.uri)
+        begun = after_growth(place.run(name), 2.0)
+        while not begun() and command.process.poll() is None:
+            time.sleep(0.1)
+        steady.stop()
+        time.sleep(GONE_SECONDS)
+        steady.start()
+        require(command.end() == 0, f"the run failed: see {place.folder / name}")
+        return compared(place.run(name), undisturbed, place.store(name), steady.uri)
+
+    scenario = f"server gone for {GONE_SECONDS:.0f} seconds"
+    return in_turns(scenario, 1, lambda name: trained(place, name, steady.uri), disturbed, place)
 
 
-def with_errors(place: Place, steady: Server, undisturbed: Path, seed: int) -> Row:
+def with_errors(place: Place, steady: Server, seed: int) -> Row:
     """The server answers with errors at random. The time is compared with that of a run through
     the same proxy without errors, which takes its part of the processor too."""
-    start, name = time.monotonic(), "server errors"
-    with failing(steady.uri, seed, 0.0) as uri:
-        calm = complete(place, "server proxy", WORDS.split(), uri)
-    with failing(steady.uri, seed, ERRORS) as uri:
-        complete(place, name, WORDS.split(), uri)
-    found = compared(place.run(name), undisturbed, place.store(name), steady.uri)
-    lost = time_lost(place.run(name), calm)
-    return Row.of(f"server answers {ERRORS:.0%} with errors", 0, found, start, lost)
+    seeds = count(seed)
+
+    def calm(name: str) -> Path:
+        with failing(steady.uri, seed, 0.0) as uri:
+            return trained(place, name, uri)
+
+    def disturbed(name: str, undisturbed: Path) -> Comparison:
+        with failing(steady.uri, next(seeds), ERRORS) as uri:
+            trained(place, name, uri)
+        return compared(place.run(name), undisturbed, place.store(name), steady.uri)
+
+    return in_turns(f"server answers {ERRORS:.0%} with errors", 0, calm, disturbed, place)
 
 
-def never_there(place: Place, undisturbed: Path) -> Row:
+def never_there(place: Place, steady: Server) -> Row:
     """There is no server; task=sync delivers to a file later."""
-    start, name = time.monotonic(), "server absent"
-    words = [*WORDS.split(), "tracking.wait_seconds=1"]
-    complete(place, name, words, f"http://127.0.0.1:{free_port()}")
-    directory, sync = place.run(name), f"{name} sync"
-    found = place.command(
-        ["task=sync", f"run={directory}", *place.words(name)[:2], *place.words(sync)[2:]], sync
-    )
-    require(found.end() == 0, f"task=sync failed: see {place.folder / sync}")
-    lost = time_lost(directory, undisturbed)
-    return Row.of(
-        "server never started, then task=sync",
-        0,
-        compared(directory, undisturbed, place.store(name)),
-        start,
-        lost,
-    )
+
+    def disturbed(name: str, undisturbed: Path) -> Comparison:
+        uri = f"http://127.0.0.1:{free_port()}"
+        directory, sync = trained(place, name, uri, "tracking.wait_seconds=1"), f"{name} sync"
+        words = ["task=sync", f"run={directory}", *place.words(name)[:2], *place.words(sync)[2:]]
+        require(
+            place.command(words, sync).end() == 0, f"task=sync failed: see {place.folder / sync}"
+        )
+        return compared(directory, undisturbed, place.store(name))
+
+    scenario = "server never started, then task=sync"
+    return in_turns(scenario, 0, lambda name: trained(place, name, steady.uri), disturbed, place)
+
+
+def trained(place: Place, name: str, uri: str, *more: str) -> Path:
+    """Train with the store at ``uri``; the run directory."""
+    return complete(place, name, [*WORDS.split(), *more], uri)
 
 
 def time_lost(directory: Path, undisturbed: Path) -> float:

@@ -20,7 +20,7 @@ from unroll.report import page
 from unroll.tracking.journal import NAME, Journal
 
 EQUAL = Row("killed", 3, True, True, 0, 12.3)
-UNEQUAL = Row("sweep", 2, True, False, 4, 60.0, -0.4)
+UNEQUAL = Row("sweep", 2, True, False, 4, 60.0, [-0.4, 2.0, 0.5])
 
 
 def test_rows_that_are_there_more_often_are_counted() -> None:
@@ -94,4 +94,5 @@ def test_the_section_is_drawn_from_the_file_and_says_how_to_make_it(
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "1 of 2 scenarios ended with" in text
     assert "5 processes were killed" in text
+    assert "+0.5% (-0.4 to +2.0)" in text
     assert all(name in text for name in HEAD)
