@@ -10,7 +10,7 @@ STUDIES ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample evaluate sweep reproduce bench chaos ui test lint audit format clean
+.PHONY: help setup train sample evaluate sweep reproduce tune bench chaos ui test lint audit format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,11 @@ evaluate: setup ## score the latest run: make evaluate OVERRIDES="evaluation.pro
 sweep: setup ## train each cell at two sizes, in parallel: make sweep OVERRIDES="training.epochs=2"
 	$(BIN)/unroll -m hydra/launcher=joblib model=rnn,lstm,gru model.hidden_size=64,128 $(OVERRIDES)
 
-reproduce: setup ## run the studies and write report/index.html: make reproduce STUDIES="cells zipf"
+reproduce: setup ## run the studies and write report/index.html: make reproduce FULL=1 STUDIES="cells zipf"
 	STUDIES="$(STUDIES)" $(BIN)/python -m experiments.reproduce $(OVERRIDES)
+
+tune: setup ## choose learning rate and dropout of each cell for the studies: make tune FULL=1
+	$(BIN)/python -m experiments.tune $(OVERRIDES)
 
 bench: setup ## time ours against other ways: make bench ROWS="lab scoring" PEER=FOLDER PENN_TREEBANK=FOLDER
 	$(BIN)/python -m experiments.bench $(OVERRIDES)

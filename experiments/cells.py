@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from experiments import speed, study
-from experiments.study import CELLS, TEST, Column, Question, Results, Study
+from experiments.study import CELLS, TEST, TUNED, Column, Question, Results, Study
 from unroll.report import plots
 from unroll.report.page import Answer, sentence
 from unroll.report.verdict import ranking
 
-BASE = "experiment=study"
-JOBS = study.grid(BASE, CELLS)
+BASE = study.PROFILE
+JOBS = study.grid(BASE, TUNED)
 
 
 def answer(results: Results) -> Answer:
@@ -47,8 +47,9 @@ def answer(results: Results) -> Answer:
                 CELLS,
                 [
                     study.PERPLEXITY,
-                    Column("bits per character", "test/bits_per_character", ".3f"),
+                    study.BITS,
                     Column("validation perplexity", "valid/perplexity"),
+                    study.EPOCHS,
                     study.PARAMETERS,
                 ],
                 speed.CAPTION,
@@ -56,6 +57,7 @@ def answer(results: Results) -> Answer:
             ),
             study.texts(results, CELLS, 2),
         ],
+        found=sentence("test perplexity: {}", ranking(test)),
     )
 
 
@@ -66,7 +68,7 @@ STUDY = Study(
         Question(
             "cells",
             "RNN, LSTM and GRU",
-            "Which cell models news text best at the same widths, and at what cost?",
+            "Which cell models text best at the same widths, and at what cost?",
             answer,
         ),
     ),

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
-from unroll.errors import INTERRUPTED, explain
+from joblib import cpu_count
+
+from unroll.errors import INTERRUPTED, explain, require
+
+
+def jobs_at_a_time() -> int:
+    """JOBS of the environment, by default one for each core.
+
+    Raises:
+        Refused: it is no number of jobs.
+    """
+    jobs = os.environ.get("JOBS") or str(cpu_count())
+    require(jobs.isdigit() and int(jobs) >= 1, f"JOBS={jobs}: must be an integer of at least 1")
+    return int(jobs)
 
 
 def run_command(name: str, work: Callable[[], int], interrupted: str) -> None:

@@ -37,7 +37,6 @@ def compare(results: Results) -> tuple[Job, ...]:
             READ,
             (
                 "task=compare",
-                "experiment=study",
                 f"task.runs=[{','.join(results[cell][index].run_id for cell in CELLS)},{ngram}]",
                 f"task.temperatures=[{','.join(map(str, TEMPERATURES))}]",
                 "sampling.prefix=null",
@@ -166,6 +165,11 @@ def write_better(results: Results) -> Answer:
                 _caption("at temperature 1"),
             ),
         ],
+        found=sentence(
+            "test perplexity: {}; what a third reader makes of their texts: {}.",
+            verdict(("RNN", "LSTM"), test["RNN"], test["LSTM"]),
+            verdict(("RNN", "LSTM"), read["RNN"], read["LSTM"], "neither"),
+        ),
     )
 
 
@@ -194,15 +198,14 @@ def lower_is_better(results: Results) -> Answer:
                 verdict(pair, matrix.own(GREEDY), matrix.people(), "neither"),
             ),
             sentence(
-                "Four-word sequences that occurred before in the same text, in per cent: {}. "
-                "Word pairs that are distinct, in per cent: {}.",
+                "Sequences of four tokens that occurred before in the same text, in per cent: {}. "
+                "Pairs of tokens that are distinct, in per cent: {}.",
                 compared("repetition"),
                 compared("distinct_2"),
             ),
             sentence(
                 "So the value alone does not decide. On held-out text of people it says how well a "
-                "model knows the language; on a model's own text, how sure of itself the model is. "
-                "Sampling never draws the unknown word here (sampling.allow_special=false)."
+                "model knows the language; on a model's own text, how sure of itself the model is."
             ),
         ],
         [
@@ -210,7 +213,7 @@ def lower_is_better(results: Results) -> Answer:
                 "lower_is_better",
                 "A point for each way of sampling: greedy and temperatures from 0.3 to 1.5.",
                 "perplexity under the writer (log scale)",
-                "repetition (% of four-word sequences)",
+                "repetition (% of sequences of four tokens)",
                 {
                     "models": [
                         (matrix.own(mode).mean, matrix.diversity("repetition", mode, 100).mean)
@@ -233,12 +236,17 @@ def lower_is_better(results: Results) -> Answer:
                     ]
                     for name, mode in [*rows.items(), ("people", None)]
                 ],
-                "Repetition: share of four-word sequences that occurred before in the same text. "
-                "distinct-n: share of n-word sequences that are distinct. Mean over the three "
-                "cells; unknown words count as one word, for people too.",
+                "Repetition: share of sequences of four tokens that occurred before in the same "
+                "text. distinct-n: share of sequences of n tokens that are distinct. Mean over the "
+                "three cells.",
             ),
             matrix.texts([("LSTM", GREEDY), ("LSTM", PLAIN)]),
         ],
+        found=sentence(
+            "perplexity under the writer: {}; repeated sequences of four tokens, in per cent: {}.",
+            verdict(pair, matrix.own(GREEDY), matrix.people(), "neither"),
+            compared("repetition"),
+        ),
     )
 
 
@@ -294,6 +302,10 @@ def own_text(results: Results) -> Answer:
                 _caption(f"at temperature {LAB}"),
             ),
         ],
+        found=sentence(
+            "the LSTM on its own text: {}.",
+            verdict(("temperature 0.5", "temperature 1.2"), cool, warm, "neither"),
+        ),
     )
 
 
@@ -311,7 +323,7 @@ def temperature(results: Results) -> Answer:
                 shown(matrix.people()),
             ),
             sentence(
-                "Distinct word pairs, in per cent: {}; people: {}.",
+                "Distinct pairs of tokens, in per cent: {}; people: {}.",
                 verdict(pair, pairs[0], pairs[1], "neither"),
                 shown(matrix.diversity("distinct_2", None, 100)),
             ),
@@ -333,11 +345,11 @@ def temperature(results: Results) -> Answer:
             ),
             plots.lines(
                 "sampling_diversity",
-                "Share of word pairs that are distinct against temperature, all cells together.",
+                "Share of pairs of tokens that are distinct against temperature, over all cells.",
                 "temperature",
                 TEMPERATURES,
                 {
-                    "distinct word pairs (%)": {
+                    "distinct pairs of tokens (%)": {
                         "models": [matrix.diversity("distinct_2", mode, 100) for mode in MODES[1:]]
                     }
                 },
@@ -352,11 +364,7 @@ STUDY = Study(
     "cross_scoring",
     (
         *cells.JOBS,
-        *study.grid(
-            "data=lee_news data.vocabulary.min_frequency=2 model=ngram model.order=3",
-            {NGRAM: ""},
-            seeds=(1,),
-        ),
+        *study.grid(f"{study.PROFILE} model=ngram model.order=3", {NGRAM: ""}, seeds=(1,)),
     ),
     (
         Question(

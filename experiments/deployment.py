@@ -104,6 +104,11 @@ def answer(results: Results) -> Answer:
                 "deviation over runs.",
             ),
         ],
+        found=sentence(
+            "in eight bits, test perplexity: {} Milliseconds a token: {}",
+            ranking(of("test perplexity")),
+            ranking(of("ms a token"), form=".3f"),
+        ),
     )
 
 

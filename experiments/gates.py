@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from experiments import cells, speed, study
-from experiments.study import CELLS, TEST, Column, Job, Question, Results, Study
+from experiments.study import CELLS, TEST, TUNED, Column, Job, Question, Results, Study
 from unroll.report import plots
 from unroll.report.page import Answer, sentence
 from unroll.report.runs import Record
@@ -17,7 +17,16 @@ from unroll.report.verdict import verdict
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 """Matrices that a cell stacks."""
-UNTIED = ("layers", "bias", "tie_weights", "one_hot", "bidirectional", "softmax", "implementation")
+TIED = (
+    "layers",
+    "bias",
+    "tie_weights",
+    "one_hot",
+    "bidirectional",
+    "softmax",
+    "implementation",
+    "embedding_size",
+)
 """Keys of the model that ``width`` counts on."""
 EQUAL = {cell: f"{cell}, parameters of the LSTM" for cell in ("RNN", "GRU")}
 
@@ -25,24 +34,23 @@ EQUAL = {cell: f"{cell}, parameters of the LSTM" for cell in ("RNN", "GRU")}
 def width(cell: str, record: Record) -> int:
     """Units at which a cell has as many parameters as this LSTM, embedding and softmax included.
 
-    With g matrices, an embedding of e and a vocabulary of V, a model of h units has
-    V e + g h (e + h + 2) + V (h + 1) parameters; the integer nearest to the root is taken.
+    With g matrices, a vocabulary of V and one table for embedding and softmax, a model of h units
+    has V (h + 1) + 2 g h (h + 1) parameters; the integer nearest to the root is taken.
     """
-    total, vocabulary, embedding = (
-        int(record.value(key))
-        for key in ("model.parameters", "data.vocabulary_size", "model.embedding_size")
+    total, vocabulary = (
+        int(record.value(key)) for key in ("model.parameters", "data.vocabulary_size")
     )
     gates = GATES[cell]
-    linear = gates * (embedding + 2) + vocabulary
-    constant = vocabulary * (embedding + 1) - total
-    return round((-linear + math.sqrt(linear**2 - 4 * gates * constant)) / (2 * gates))
+    linear = vocabulary + 2 * gates
+    constant = vocabulary - total
+    return round((math.sqrt(linear**2 - 8 * gates * constant) - linear) / (4 * gates))
 
 
 def equal_parameters(results: Results) -> tuple[Job, ...]:
     return study.grid(
         cells.BASE,
         {
-            label: f"{CELLS[cell]} model.hidden_size={width(cell, results['LSTM'][0])}"
+            label: f"{TUNED[cell]} model.hidden_size={width(cell, results['LSTM'][0])}"
             for cell, label in EQUAL.items()
         },
     )
@@ -95,6 +103,11 @@ def answer(results: Results) -> Answer:
                 [Column("units", "model.hidden_size", ".0f"), study.PARAMETERS, study.PERPLEXITY],
             ),
         ],
+        found=sentence(
+            "test perplexity at equal units: {}; targets learned a second: {}.",
+            verdict(("GRU", "LSTM"), test["GRU"], test["LSTM"]),
+            verdict(("GRU", "LSTM"), rate["GRU"], rate["LSTM"], "higher", ",.0f"),
+        ),
     )
 
 
@@ -111,5 +124,5 @@ STUDY = Study(
         ),
     ),
     then=equal_parameters,
-    constants=tuple(f"model.{key}" for key in UNTIED),
+    constants=tuple(f"model.{key}" for key in TIED),
 )

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+
 from experiments import cells, study
-from experiments.study import CELLS, TEST, Question, Results, Study
+from experiments.study import CELLS, TEST, TUNED, Question, Results, Study
 from unroll.report import plots
 from unroll.report.page import Answer, sentence
+from unroll.report.runs import Measured
 from unroll.report.verdict import verdict
 
 SIZES = (64, 128, 256)
+DROPOUT = {64: 0.1, 128: 0.2, 256: 0.3}
+"""A wider model can be dropped more of."""
+NONE = Measured((0.0,), exact=True)
 LABELS = {(cell, size): f"{cell}, {size} units" for cell in CELLS for size in SIZES}
+
+
+def slope(results: Results, cell: str) -> Measured:
+    """Change of the test perplexity when the hidden size doubles: the slope of a line through the
+    sizes, fitted for each seed by least squares."""
+    runs = [results[LABELS[cell, size]] for size in SIZES]
+    doublings = [math.log2(size) for size in SIZES]
+    values = tuple(
+        statistics.linear_regression(doublings, [run.value(TEST) for run in row]).slope
+        for row in zip(*runs, strict=True)
+    )
+    return Measured(values, tuple(run.run_id for row in runs for run in row))
 
 
 def answer(results: Results) -> Answer:
@@ -29,12 +48,19 @@ def answer(results: Results) -> Answer:
                     )
                     for cell in CELLS
                 ),
-            )
+            ),
+            sentence(
+                "Change of the test perplexity when the width doubles, the slope of a line fitted "
+                "for each seed, compared with none: {}.",
+                study.joined(
+                    verdict((cell, "no change"), slope(results, cell), NONE) for cell in CELLS
+                ),
+            ),
         ],
         [
             plots.lines(
                 "hidden_size_lines",
-                "Test perplexity against hidden size.",
+                "Test perplexity against hidden size; dropout 0.1, 0.2 and 0.3.",
                 "hidden size (units)",
                 SIZES,
                 {
@@ -69,6 +95,19 @@ def answer(results: Results) -> Answer:
             ),
             study.table("cell", results, results, [study.PERPLEXITY, study.PARAMETERS]),
         ],
+        found=sentence(
+            "test perplexity, {} units compared with {}: {}.",
+            large,
+            small,
+            study.joined(
+                verdict(
+                    (LABELS[cell, large], LABELS[cell, small]),
+                    test[LABELS[cell, large]],
+                    test[LABELS[cell, small]],
+                )
+                for cell in CELLS
+            ),
+        ),
     )
 
 
@@ -77,7 +116,7 @@ STUDY = Study(
     study.grid(
         cells.BASE,
         {
-            label: f"{CELLS[cell]} model.hidden_size={size}"
+            label: f"{TUNED[cell]} model.hidden_size={size} training.dropout={DROPOUT[size]}"
             for (cell, size), label in LABELS.items()
         },
     ),

@@ -11,8 +11,8 @@ from unroll.report.verdict import verdict
 
 INPUTS = {"index and embedding": "", "one-hot vector": "model.one_hot=true"}
 LABELS = {name: speed.label(name) for name in INPUTS}
-# dropout on a one-hot vector would drop whole words, which the other input does not do
-BASE = f"{cells.BASE} model=lstm model.embedding_dropout=0"
+# dropout on a one-hot vector would drop whole words, and one cannot share the softmax's table
+BASE = f"{cells.BASE} {study.TUNED['LSTM']} model.embedding_dropout=0 model.tie_weights=false"
 
 
 def answer(results: Results) -> Answer:
@@ -55,6 +55,10 @@ def answer(results: Results) -> Answer:
                 {speed.HEAD: lambda name: speed.pace(found[name])},
             ),
         ],
+        found=sentence(
+            "targets learned a second: {}.",
+            verdict((index, one_hot), rate[index], rate[one_hot], "higher", ",.0f"),
+        ),
     )
 
 
@@ -62,5 +66,5 @@ STUDY = Study(
     "indices",
     speed.timed(BASE, INPUTS),
     (Question("indices", "Why indices?", "Why turn words into indices?", answer, lab=2),),
-    constants=("model.embedding_dropout",),
+    constants=("model.embedding_dropout", "model.tie_weights"),
 )

@@ -1,5 +1,6 @@
 """Run the studies and write the report: ``python -m experiments.reproduce [override ...]``.
 
+FULL=1                        train on Wikipedia instead of a few news articles
 STUDIES="cells hidden_size"   a choice of studies; all where it is empty
 JOBS=2                        jobs at a time, by default one for each core
 LYRICS=lyrics.zip             the text of a study that needs one; also TIME_MACHINE, PENN_TREEBANK,
@@ -13,19 +14,19 @@ import platform
 import sys
 import time
 
-from joblib import cpu_count
-
 from experiments import (
     cells,
     character_rnn,
     cross_scoring,
     deployment,
+    equal_time,
     forecast,
     gates,
     gradient_flow,
     hidden_size,
     indices,
     memory,
+    models,
     ngrams,
     rnn_improvements,
     shuffling,
@@ -36,9 +37,9 @@ from experiments import (
 )
 from experiments.bench import section
 from experiments.chaos import section as chaos
-from experiments.command import run_command
+from experiments.command import jobs_at_a_time, run_command
 from experiments.running import Failure, Session, failed_sections, sections
-from experiments.study import Study
+from experiments.study import FULL, Study
 from unroll import __version__
 from unroll.app import compose
 from unroll.errors import FAILED, redacted, require, unknown
@@ -46,9 +47,15 @@ from unroll.folders import HOME
 from unroll.report import page
 from unroll.tracking.source import git_commit
 
+QUICK_PROFILE = (
+    "the quick profile: 300 + 50 news articles (data=lee_news), 90,000 subwords to learn from; "
+    "what seven times as much text changes is shown by make reproduce FULL=1"
+)
+FULL_PROFILE = "the full profile: 95 articles of Wikipedia, 616,000 subwords to learn from"
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
+        models.STUDY,
         zipf.STUDY,
         tokens.STUDY,
         indices.STUDY,
@@ -62,6 +69,7 @@ STUDIES: dict[str, Study] = {
         deployment.STUDY,
         gradient_flow.STUDY,
         memory.STUDY,
+        equal_time.STUDY,
         ngrams.STUDY,
         forecast.STUDY,
         ngrams.PENN_TREEBANK_STUDY,
@@ -104,14 +112,13 @@ def reproduce(words: list[str], names: list[str]) -> int:
         "tracking= cannot be chosen here, because the report reads its runs from MLflow: leave it "
         "out",
     )
-    jobs = os.environ.get("JOBS") or str(cpu_count())
-    require(jobs.isdigit() and int(jobs) >= 1, f"JOBS={jobs}: must be an integer of at least 1")
+    jobs = jobs_at_a_time()
     chosen = [STUDIES[name] for name in names or STUDIES]
     absent = [page.Absent(study.name, missing) for study in chosen if (missing := study.missing())]
     for skipped in absent:
         print(f"study {skipped.name}: skipped, {skipped.reason}", flush=True)
     given = [study for study in chosen if not study.missing()]
-    session = Session(extra, int(jobs), rerun=rerun)
+    session = Session(extra, jobs, rerun=rerun)
     results = session.run(given)
     found = [
         each
@@ -136,7 +143,7 @@ def _code(failures: list[Failure], whole: bool) -> int:
     return max([failure.code for failure in failures] or [0 if whole else FAILED])
 
 
-def _facts(extra: list[str], jobs: str) -> list[str]:
+def _facts(extra: list[str], jobs: int) -> list[str]:
     found, _, dirty = git_commit().partition("-")
     commit = found[:12] + (dirty and f"-{dirty}")
     return [
@@ -144,8 +151,8 @@ def _facts(extra: list[str], jobs: str) -> list[str]:
         "section lists its runs with the commit of each",
         f"{platform.machine()}, Python {platform.python_version()}, {jobs} jobs of one thread; "
         "speeds are measured with one job at a time",
-        "corpus and settings: "
-        + (redacted(" ".join(extra)) or "data=lee_news, 300 + 50 news articles"),
+        f"{FULL_PROFILE if FULL else QUICK_PROFILE}; further settings: "
+        + (redacted(" ".join(extra)) or "none"),
         "every number links to its run; every comparison is paired by seed, with the 95% interval "
         "of the mean difference (Student's t), each for its own pair",
     ]

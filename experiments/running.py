@@ -21,7 +21,7 @@ from typing import Any
 from joblib import Parallel, delayed
 
 import unroll
-from experiments.study import Job, Results, Study, places
+from experiments.study import Job, Question, Results, Study, places
 from unroll import sweep
 from unroll.app import compose, dispatch
 from unroll.config import Config, fingerprint, flat, restored
@@ -35,8 +35,9 @@ from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import STUDY, Family, reuse
 from unroll.tracking.store import FINGERPRINT, all_finished, connect, experiment_id
 
-KEY = "job"
-"""Tag of a run: the key of the job that it was made for."""
+KEY = "job."
+"""Begin of the tags of a run that hold the keys of the jobs it serves: the one it was made for, and
+those that scored it later."""
 SEED = re.compile(r"seed=\d+")
 
 
@@ -167,10 +168,10 @@ class Session:
         client = connect(place)
         runs = all_finished(client, experiment_id(client, place, tracking.experiment))
         known = {
-            run.data.tags[tag]: run
-            for tag in (FINGERPRINT, KEY)
+            value: run
             for run in runs
-            if tag in run.data.tags
+            for tag, value in run.data.tags.items()
+            if tag == FINGERPRINT or tag.startswith(KEY)
         }
         for item in planned:
             if item.key in known:
@@ -220,7 +221,8 @@ class Session:
                 self._errors[item.key] = failure
             else:
                 client = self._family(item).client
-                client.set_tag(run_id, KEY, item.key)
+                tag = KEY + hashlib.sha256(item.key.encode()).hexdigest()
+                client.set_tag(run_id, tag, item.key)
                 self._records[item.key] = Record(client, client.get_run(run_id))
         return elsewhere
 
@@ -306,7 +308,7 @@ def sections(study: Study, results: Results) -> list[Section]:
     found = []
     jobs = [(label, record) for label, records in results.items() for record in records]
     for question in study.questions:
-        section = Section(question.name, question.title, question.question, None, lab=question.lab)
+        section = _section(question)
         section.jobs = jobs
         try:
             section.answer = question.answer(results)
@@ -316,12 +318,22 @@ def sections(study: Study, results: Results) -> list[Section]:
     return found
 
 
+def _section(question: Question, failure: str = "") -> Section:
+    """A section without its answer."""
+    return Section(
+        question.name,
+        question.title,
+        question.question,
+        None,
+        failure,
+        question.lab,
+        question.first,
+    )
+
+
 def failed_sections(study: Study, failure: Failure) -> list[Section]:
     """The sections of a study without results: the reason in place of each."""
-    return [
-        Section(each.name, each.title, each.question, None, failure.reason, each.lab)
-        for each in study.questions
-    ]
+    return [_section(each, failure.reason) for each in study.questions]
 
 
 def composed(words: Sequence[str]) -> Config:

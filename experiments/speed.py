@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from experiments import study
-from experiments.study import CELLS, Job, Results
+from experiments.study import Job, Results
 from unroll.report.page import number, written
 from unroll.report.runs import Measured, Record, measured
 
@@ -53,4 +53,4 @@ CAPTION = (
     "jobs that ran alone on one thread."
 )
 HEAD = "targets a second"
-CELL_JOBS = timed("experiment=study", CELLS)
+CELL_JOBS = timed(study.PROFILE, study.TUNED)

@@ -15,6 +15,13 @@ from unroll.report.runs import Curve, Figure, Measured, Record, measured
 
 SEEDS = (1, 2, 3)
 CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
+TUNED = {cell: words.replace("model=", "experiment=study/") for cell, words in CELLS.items()}
+"""The cells as `make tune` has set them."""
+FULL = bool(os.environ.get("FULL"))
+CORPUS = "data=wikipedia" if FULL else "data=lee_news data.batching.batch_size=8"
+"""The text of the profile: six hundred thousand subwords, or a seventh of that."""
+TOKENIZER = f"data/tokenizer=subword data.tokenizer.size={4000 if FULL else 2000}"
+PROFILE = f"{CORPUS} {TOKENIZER}"
 TEST = "test/perplexity"
 LOSSES = {"training loss (nats)": "train/loss", "validation loss (nats)": "valid/loss"}
 
@@ -60,6 +67,8 @@ class Question:
     answer: Callable[[Results], Answer]
     lab: int | None = None
     """The number of the lab's question that it answers."""
+    first: bool = False
+    """Whether it stands before the lab's questions."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,8 @@ class Column:
 
 PARAMETERS = Column("parameters", "model.parameters", ",.0f")
 PERPLEXITY = Column("test perplexity", TEST)
+EPOCHS = Column("epochs", lambda record: len(record.curve("train/epoch_loss")), ".0f")
+BITS = Column("bits per character", "test/bits_per_character", ".3f")
 
 
 def table(

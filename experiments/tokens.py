@@ -3,7 +3,7 @@ subwords and characters."""
 
 from __future__ import annotations
 
-from experiments import cells, study
+from experiments import study
 from experiments.study import Column, Question, Results, Study
 from unroll.report import plots
 from unroll.report.page import Answer, number, sentence
@@ -11,8 +11,8 @@ from unroll.report.verdict import verdict
 
 LOWER = "data.tokenizer.lower=true"
 TOKENS = {
-    "word": "",
-    "subword": f"data/tokenizer=subword data.tokenizer.size=2000 {LOWER}",
+    "word": f"data/tokenizer=word {LOWER} data.vocabulary.min_frequency=2",
+    "subword": f"{study.TOKENIZER} {LOWER}",
     "character": f"data/tokenizer=character {LOWER}",
 }
 BITS, COUNT, UNKNOWN = "test/bits_per_character", "test/tokens", "test/unknown_rate"
@@ -71,11 +71,18 @@ def answer(results: Results) -> Answer:
                 "are not comparable with each other.",
             ),
         ],
+        found=sentence(
+            "bits per character: {}.",
+            study.joined(
+                verdict((a, b), bits[a], bits[b], form=".2f")
+                for a, b in (("word", "subword"), ("subword", "character"))
+            ),
+        ),
     )
 
 
 STUDY = Study(
     "tokens",
-    study.grid(f"{cells.BASE} model=lstm", TOKENS),
+    study.grid(f"{study.CORPUS} {study.TUNED['LSTM']}", TOKENS),
     (Question("tokens", "Why tokens?", "Why split text into tokens?", answer, lab=1),),
 )

@@ -1,6 +1,6 @@
 """Question 6 of the lab: how do the training losses of RNN and LSTM move, and why?
 
-The runs are those of ``cells``.
+The runs are those of ``cells``; and the same without dropout, past the end of learning.
 """
 
 from __future__ import annotations
@@ -9,11 +9,17 @@ import statistics
 
 from experiments import cells, study
 from experiments.study import CELLS, Column, Question, Results, Study
+from unroll.report import plots
+from unroll.report.figures import Points
 from unroll.report.page import Answer, sentence, shown
+from unroll.report.plots import Panel
 from unroll.report.runs import Record
 from unroll.report.verdict import verdict
 
 LOSS = "train/loss"
+FREE = {cell: f"{cell} without dropout" for cell in ("RNN", "LSTM")}
+PAST = "training.dropout=0 training.patience=5 optimizer/schedule=constant training.epochs=30"
+"""Five epochs past the best one, at one learning rate."""
 
 
 def answer(results: Results) -> Answer:
@@ -22,6 +28,10 @@ def answer(results: Results) -> Answer:
         for figure in (_early, _end, _largest_norm, "train/epoch_loss", "valid/loss")
     )
     pair = ("RNN", "LSTM")
+    best, last = (
+        study.measures(results, [*pair, *FREE.values()], figure)
+        for figure in (_best_valid, _last_valid)
+    )
 
     def compared(found: dict, better: str = "lower", form: str = ".2f") -> object:  # type: ignore[type-arg]
         return verdict(pair, found["RNN"], found["LSTM"], better, form)
@@ -50,8 +60,45 @@ def answer(results: Results) -> Answer:
                     for cell in pair
                 ),
             ),
+            sentence(
+                "Without dropout, the validation loss of the last epoch compared with its minimum: "
+                "for the RNN, {}; for the LSTM, {}. The minimum with dropout compared with that "
+                "without: for the RNN, {}; for the LSTM, {}.",
+                *(
+                    verdict(
+                        ("the last", "the minimum"), last[FREE[cell]], best[FREE[cell]], form=".2f"
+                    )
+                    for cell in pair
+                ),
+                *(
+                    verdict(("with", "without"), best[cell], best[FREE[cell]], form=".2f")
+                    for cell in pair
+                ),
+            ),
         ],
         [
+            plots.curves(
+                "training_curves_overfitting",
+                "Mean training loss of each epoch, with dropout on where there is any, and "
+                "validation loss after it, a line for each seed.",
+                [
+                    Panel(
+                        "epochs",
+                        "nats per token",
+                        {
+                            f"{kind}": [_by_epoch(run, key) for run in results[label]]
+                            for kind, key in (
+                                ("training", "train/epoch_loss"),
+                                ("validation", "valid/loss"),
+                            )
+                        },
+                        label,
+                    )
+                    for label in (*pair, *FREE.values())
+                ],
+                columns=2,
+                width=4.2,
+            ),
             study.drawn_curves(
                 "training_curves",
                 "Training loss and gradient norm, a line for each seed.",
@@ -73,7 +120,24 @@ def answer(results: Results) -> Answer:
                 "Nats per token. The end is the mean of the last five points.",
             ),
         ],
+        found=sentence(
+            "training loss in nats a tenth of the way: {}; at the end: {}.",
+            compared(early),
+            compared(end),
+        ),
     )
+
+
+def _best_valid(record: Record) -> float:
+    return min(value for _, value in record.curve("valid/loss"))
+
+
+def _last_valid(record: Record) -> float:
+    return record.curve("valid/loss")[-1][1]
+
+
+def _by_epoch(record: Record, key: str) -> Points:
+    return [(float(epoch), value) for epoch, (_, value) in enumerate(record.curve(key), 1)]
 
 
 def _early(record: Record) -> float:
@@ -91,7 +155,12 @@ def _largest_norm(record: Record) -> float:
 
 STUDY = Study(
     "training_curves",
-    cells.JOBS,
+    (
+        *cells.JOBS,
+        *study.grid(
+            cells.BASE, {label: f"{study.TUNED[cell]} {PAST}" for cell, label in FREE.items()}
+        ),
+    ),
     (
         Question(
             "training_curves",

@@ -33,7 +33,7 @@ DEFINED = ("largest gradient norm", "lower case", "one gate less", "repeats less
 def prose(section: Section) -> str:
     """What a section says in words of its own: without its verdicts and numbers."""
     assert section.answer is not None, section.failure
-    said = [str(line) for line in section.answer.sentences]
+    said = [str(line) for line in (*section.answer.sentences, section.answer.found)]
     for part in section.answer.parts:
         if isinstance(part, Drawing | Table):
             said.append(part.caption)
@@ -57,7 +57,11 @@ def verdicts(html: str) -> list[tuple[list[float], list[float], str, str]]:
 def claims(section: Section) -> str:
     """Everything of a section in which a verdict may stand, as HTML."""
     assert section.answer is not None, section.failure
-    said = [*section.answer.sentences, *(row.measured for row in section.answer.published)]
+    said = [
+        *section.answer.sentences,
+        section.answer.found,
+        *(row.measured for row in section.answer.published),
+    ]
     for part in section.answer.parts:
         if isinstance(part, Table):
             said += [cell for row in part.rows for cell in row]
@@ -190,8 +194,7 @@ def test_a_cell_of_the_computed_width_has_the_parameters_it_should(cell: str) ->
     units, total = gates.width(cell, record), int(record.value("model.parameters"))
 
     def parameters(units: int) -> int:
-        own = gates.GATES[cell] * units * (128 + units + 2)
-        return 4000 * 128 + own + 4000 * (units + 1)
+        return 4000 * (units + 1) + gates.GATES[cell] * units * (2 * units + 2)
 
     assert all(
         abs(parameters(units) - total) <= abs(parameters(units + other) - total)

@@ -35,9 +35,9 @@ def nothing(results: object) -> Answer:
 
 
 def small_study(name: str, cell: str = "rnn,gru", seeds: tuple[int, ...] = (1, 2)) -> Study:
-    variants = {each.upper(): f"model={each}" for each in cell.split(",")}
+    variants = {each.upper(): f"experiment=study/{each}" for each in cell.split(",")}
     question = Question(name, "Title", "Question?", nothing)
-    return Study(name, grid("experiment=study", variants, seeds), (question,))
+    return Study(name, grid("", variants, seeds), (question,))
 
 
 def places(folder: Path) -> list[str]:
@@ -86,7 +86,7 @@ def test_jobs_that_differ_only_in_the_seed_are_composed_once(
     monkeypatch.setattr(running, "HOME", tmp_path)
     monkeypatch.setattr(running, "compose", lambda words: asked.append(words) or compose(words))
     for seeds in (["seed=1"], ["seed=2"], ["seed=1", "seed=3"]):
-        words = ["experiment=study", "model=gru", *seeds, "data.limit=30"]
+        words = ["experiment=study/gru", *seeds, "data.limit=30"]
         assert running.composed(words) == compose([*words, "threads=1"])
     assert len(asked) == 1
     with pytest.raises(Refused, match="seed=-1"):
@@ -188,7 +188,7 @@ def test_only_overrides_that_make_jobs_alike_or_answers_false_are_refused(
 
 
 def test_a_run_that_names_a_study_is_not_taken_for_its_parent(tmp_path: Path) -> None:
-    own = compose([*SMALL, "experiment=study", "tracking.study=one", *places(tmp_path)])
+    own = compose([*SMALL, "experiment=study/lstm", "tracking.study=one", *places(tmp_path)])
     directory = tmp_path / "own"
     directory.mkdir()
     made = dispatch(own, directory, [], reuse=False)["run_id"]
@@ -199,7 +199,7 @@ def test_a_run_that_names_a_study_is_not_taken_for_its_parent(tmp_path: Path) ->
 
 
 def test_a_timed_job_is_not_served_by_a_run_that_was_not_alone(tmp_path: Path) -> None:
-    words = ("experiment=study", "model=rnn", "seed=1")
+    words = ("experiment=study/rnn", "seed=1")
     question = Question("q", "Title", "Question?", nothing)
     beside = Study("beside", (Job("RNN", words),), (question,))
     timed = Study("timed", (Job("RNN", words, alone=True),), (question,))
@@ -239,7 +239,7 @@ def test_follow_up_jobs_that_cannot_be_made_fail_their_study_alone(tmp_path: Pat
 def test_a_job_that_fails_fails_its_study_alone(tmp_path: Path) -> None:
     broken = Study(
         "broken",
-        (Job("bad", ("experiment=study", "model=rnn", "data.limit=1")),),
+        (Job("bad", ("experiment=study/rnn", "data.limit=1")),),
         (Question("broken", "Title", "Question?", nothing),),
     )
     extra = [*SMALL[:1], *SMALL[2:], *places(tmp_path)]
@@ -256,7 +256,7 @@ def test_a_job_that_was_cut_off_goes_on_and_a_timed_one_begins_anew(
     def killed(*arguments: object, **keywords: object) -> None:
         raise RuntimeError("killed")
 
-    words = ("experiment=study", "model=rnn", "seed=1", "training.checkpoint_every=2")
+    words = ("experiment=study/rnn", "seed=1", "training.checkpoint_every=2")
     jobs = (Job("beside", words), Job("alone", words, alone=True))
     study = Study("one", jobs, small_study("one").questions)
     extra = [*SMALL, *places(tmp_path)]
@@ -290,7 +290,7 @@ def test_a_job_that_another_process_runs_is_waited_for_and_shared(
             other.run([study])
         return elsewhere
 
-    config = compose(["experiment=study", "model=rnn", "seed=1", *extra, "threads=1"])
+    config = compose(["experiment=study/rnn", "seed=1", *extra, "threads=1"])
     claim = claimed(tmp_path / "mlruns", Run(config, tmp_path / "unused", []).fingerprint)
     assert claim.__enter__()
     monkeypatch.setattr(Session, "_make_group", meanwhile)

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from unroll.report.figures import named, new, style
+from unroll.report.figures import named, new, styles
 from unroll.report.page import (
     Absent,
     Answer,
@@ -26,7 +26,7 @@ from unroll.report.runs import Measured
 
 def section(name: str = "cells") -> Section:
     figure, axes = new()
-    axes.plot([1, 2], [3, 4], **style(0))
+    axes.plot([1, 2], [3, 4], **styles(["a"])["a"])
     named(axes, "steps", "loss (nats)")
     tags = {"overrides": "model=rnn", "git_commit": "0123456789abcdef-dirty"}
     run: Any = SimpleNamespace(run_id="abc", tags=tags)
@@ -130,3 +130,16 @@ def test_a_mean_of_values_that_are_not_finite_is_written_without_a_spread() -> N
     assert shown(Measured((1.0, math.inf))).striptags() == "∞ ± -"
     assert shown(Measured((1.0, math.nan))).striptags() == "- ± -"
     assert shown(Measured((7.0, 7.0))).striptags() == "7.0"
+
+
+def test_what_was_found_stands_at_the_top_with_a_link_to_its_section(tmp_path: Path) -> None:
+    first, other = section("models"), section("silent")
+    first.first = True
+    assert first.answer is not None
+    first.answer.found = sentence("test perplexity {}", number(9.5, ["abc"]))
+    write(tmp_path / "index.html", "Title", [], [other, first])
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    found = page[page.index('id="found"') : page.index("<nav>")]
+    assert re.findall(r'<li><a href="#(\w+)">', found) == ["models"]
+    assert "9.5</a>" in found
+    assert page.index('id="models"') < page.index('id="silent"')

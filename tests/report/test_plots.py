@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unroll.report import plots
-from unroll.report.figures import keep
+from unroll.report.figures import keep, styles
 from unroll.report.page import Drawing
 from unroll.report.plots import Panel
 from unroll.report.runs import Measured
@@ -59,3 +59,9 @@ def test_a_bar_ends_at_the_mean_and_every_run_has_a_mark() -> None:
 def test_the_lines_of_the_runs_of_a_label_share_one_legend_entry() -> None:
     drawn = plots.curves("c", "", [Panel("x", "y", {"a": [[(1.0, 1.0)], [(1.0, 2.0)]]})])
     assert drawn.figure.axes[0].get_legend_handles_labels()[1] == ["a"]
+
+
+def test_a_model_has_the_same_style_in_every_figure_and_no_two_lines_are_alike() -> None:
+    alone, among = styles(["GRU", "other"]), styles(["first", "GRU", "RNN", "second", "first"])
+    assert alone["GRU"] == among["GRU"]
+    assert len({looks["color"] for looks in among.values()}) == len(among) == 4

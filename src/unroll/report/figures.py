@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ STYLES = (
     ("#134f5c", (0, (3, 1, 1, 1)), "X"),
     ("#7f6000", (0, (8, 2)), "*"),
 )
+NAMES = ("RNN", "LSTM", "GRU", "Transformer")
+"""The models to which the first styles belong."""
 
 
 def new(
@@ -35,9 +38,17 @@ def new(
     return figure, figure.subplots(rows, columns)
 
 
-def style(position: int) -> dict[str, Any]:
-    """Colour, dash and marker of the n-th line of a figure."""
-    colour, dash, marker = STYLES[position % len(STYLES)]
+def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour, dash and marker of the lines of a figure: those of a model's name are the same in
+    every figure, the others follow in order."""
+    labels = list(dict.fromkeys(labels))
+    places = {label: NAMES.index(label) for label in labels if label in NAMES}
+    free = cycle([place for place in range(len(STYLES)) if place not in places.values()])
+    return {label: _style(places[label] if label in places else next(free)) for label in labels}
+
+
+def _style(place: int) -> dict[str, Any]:
+    colour, dash, marker = STYLES[place]
     return {"color": colour, "linestyle": dash, "marker": marker, "markersize": 4}
 
 
@@ -73,12 +84,11 @@ def keep(figure: Figure, path: Path) -> None:
 def loss_curve(history: Mapping[str, Points], path: Path) -> None:
     """Training and validation loss of one run against optimizer steps, as SVG."""
     figure, axes = new()
-    for position, (key, label) in enumerate(
-        (("train/loss", "training"), ("valid/loss", "validation"))
-    ):
-        points = history.get(key, [])
+    names = {"training": "train/loss", "validation": "valid/loss"}
+    for label, looks in styles(names).items():
+        points = history.get(names[label], [])
         if points:
-            looks = style(position) | ({} if len(points) < 30 else {"marker": ""})
+            looks |= {} if len(points) < 30 else {"marker": ""}
             axes.plot(*zip(*points, strict=True), label=label, **looks)
     named(axes, "optimizer steps", "loss (nats per token)")
     if axes.get_legend_handles_labels()[0]:

@@ -70,6 +70,8 @@ class Answer:
     sentences: list[Any]
     parts: list[Drawing | Table | Text]
     published: list[Published] = field(default_factory=list)
+    found: Any = None
+    """What was found, in one line for the top of the page; None for a section that has none."""
 
 
 @dataclass
@@ -84,6 +86,8 @@ class Section:
     """Why there is no answer, where there is none."""
     lab: int | None = None
     """The number of the lab's question that it answers."""
+    first: bool = False
+    """Whether it stands before the lab's questions."""
     jobs: list[tuple[str, Record]] = field(default_factory=list)
     """The runs behind it, with their labels."""
 
@@ -137,9 +141,10 @@ def write(
 ) -> bool:
     """Write the page to ``path`` and its figures, SVG and PNG, into ``figures`` beside it.
 
-    The lab's questions come first, in their order; then every other section as it was given. A
-    section whose figure cannot be drawn shows the reason in its place. Returns whether every
-    section has its answer.
+    What was found comes first, in a line for each section that has one; then the sections that ask
+    for it, the lab's questions in their order, and every other section as it was given. A section
+    whose figure cannot be drawn shows the reason in its place. Returns whether every section has
+    its answer.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -158,12 +163,20 @@ def write(
         (section for section in sections if section.lab is not None),
         key=lambda section: section.lab or 0,
     )
+    parts = [
+        ("All models", [section for section in sections if section.first]),
+        ("The lab's questions", asked),
+        ("Further studies", [x for x in sections if x.lab is None and not x.first]),
+    ]
     page = environment.get_template("page.html.j2").render(
         title=title,
         facts=facts,
-        parts=[
-            ("The lab's questions", asked),
-            ("Further studies", [section for section in sections if section.lab is None]),
+        parts=parts,
+        found=[
+            (section, section.answer.found)
+            for _, group in parts
+            for section in group
+            if section.answer is not None and section.answer.found is not None
         ],
         published=[
             (section, row)

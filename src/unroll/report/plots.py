@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unroll.report.figures import Points, logarithmic, named, new, style
+from unroll.report.figures import Points, logarithmic, named, new, styles
 from unroll.report.page import Drawing
 from unroll.report.runs import Measured
 
@@ -50,18 +50,19 @@ def curves(
 
 
 def _panel(axes: Any, panel: Panel) -> None:
-    for position, (label, lines) in enumerate(panel.lines.items()):
+    known = styles([*panel.lines, *panel.levels])
+    for label, lines in panel.lines.items():
         for index, line in enumerate(map(finite, lines)):
-            looks = style(position) | {"linewidth": 1.2}
+            looks = known[label] | {"linewidth": 1.2}
             if len(line) > 30:
                 looks["marker"] = ""
             if line:
                 axes.plot(*zip(*line, strict=True), label=None if index else label, **looks)
         points = finite(panel.marks.get(label, []))
         if points:
-            looks = style(position) | {"linestyle": "none", "markersize": 7}
+            looks = known[label] | {"linestyle": "none", "markersize": 7}
             axes.plot(*zip(*points, strict=True), label=f"{label}: published", **looks)
-    _levels(axes, panel.levels)
+    _levels(axes, panel.levels, known)
     if panel.log_x:
         axes.set_xscale("log")
     if panel.log_y:
@@ -86,7 +87,8 @@ def lines(
     """Means with their spread at a few places of the x axis; a panel for each quantity."""
     figure, grid = new(rows=len(panels), height=3.4 if len(panels) == 1 else 2.7)
     for axes, (quantity, found) in zip(getattr(grid, "flat", [grid]), panels.items(), strict=True):
-        for position, (label, measures) in enumerate(found.items()):
+        known = styles([*found, *(levels or {})])
+        for label, measures in found.items():
             shown = [
                 (place, measure.mean, measure.spread)
                 for place, measure in zip(places, measures, strict=True)
@@ -94,8 +96,8 @@ def lines(
             ]
             if shown:
                 x, y, spread = zip(*shown, strict=True)
-                axes.errorbar(x, y, yerr=spread, label=label, capsize=3, **style(position))
-        _levels(axes, levels or {})
+                axes.errorbar(x, y, yerr=spread, label=label, capsize=3, **known[label])
+        _levels(axes, levels or {}, known)
         if log_x:
             axes.set_xscale("log")
         axes.set_xticks(places, [f"{place:g}" for place in places])
@@ -192,9 +194,9 @@ def scatter(
 ) -> Drawing:
     """Points by label; ``joined`` draws a line through those of a label."""
     figure, axes = new(height=3.4)
-    for position, (label, points) in enumerate(series.items()):
-        known = finite(points)
-        looks = style(position) | {"markersize": 6}
+    for label, looks in styles(series).items():
+        known = finite(series[label])
+        looks |= {"markersize": 6}
         if not joined or len(known) == 1:
             looks["linestyle"] = "none"
         if known:
@@ -206,10 +208,10 @@ def scatter(
     return Drawing(name, caption, figure)
 
 
-def _levels(axes: Any, levels: Mapping[str, float]) -> None:
-    for position, (label, level) in enumerate(levels.items()):
+def _levels(axes: Any, levels: Mapping[str, float], known: Mapping[str, dict[str, Any]]) -> None:
+    for label, level in levels.items():
         if math.isfinite(level):
-            looks = style(4 + position) | {"marker": "", "linewidth": 1.0}
+            looks = known[label] | {"marker": "", "linewidth": 1.0}
             axes.axhline(level, label=label, **looks)
 
 

@@ -1,0 +1,128 @@
+"""Which model to take for a given wait: validation perplexity against seconds of training.
+
+The runs are those of ``models``. Their seconds are the targets learned so far, divided by the speed
+of the same model in jobs that ran alone on one thread; validation and loading are left out.
+"""
+
+from __future__ import annotations
+
+import math
+
+from experiments import models, speed, study
+from experiments.models import NGRAM, TRANSFORMER
+from experiments.study import CELLS, Question, Results, Study
+from unroll.report import plots
+from unroll.report.figures import Points
+from unroll.report.page import Answer, Table, number, sentence, shown
+from unroll.report.plots import Panel
+from unroll.report.runs import Measured, Record
+from unroll.report.verdict import ranking
+
+NEURAL = (*CELLS, TRANSFORMER)
+VALID = "valid/perplexity"
+WAITS = 5
+"""How many waits the table has, each half of the next."""
+
+
+def learned(record: Record, name: str, step: float) -> float:
+    """Targets learned up to an optimizer step."""
+    if name == NGRAM:
+        return float(record.result()["tokens"])
+    size = record.value("data.batching.batch_size") * record.value("data.batching.length")
+    return step * size
+
+
+def timed_curve(record: Record, name: str, rate: float) -> Points:
+    """Seconds and validation perplexity at each validation."""
+    return [(learned(record, name, step) / rate, value) for step, value in record.curve(VALID)]
+
+
+def best_by(curve: Points, seconds: float) -> float:
+    """The best perplexity after that wait; NaN before the first validation."""
+    return min((value for second, value in curve if second <= seconds), default=math.nan)
+
+
+def answer(results: Results) -> Answer:
+    rates = {name: results[speed.label(name)] for name in (*NEURAL, NGRAM)}
+    curves = {
+        name: [timed_curve(record, name, _mean(rates[name])) for record in results[name]]
+        for name in (*NEURAL, NGRAM)
+    }
+    longest = max(second for name in CELLS for curve in curves[name] for second, _ in curve)
+    waits = [longest / 2**power for power in reversed(range(WAITS))]
+
+    def after(name: str, wait: float) -> Measured:
+        values = tuple(best_by(curve, wait) for curve in curves[name])
+        return Measured(values, tuple(run.run_id for run in results[name]), exact=name == NGRAM)
+
+    found = [{name: after(name, wait) for name in (*NEURAL, NGRAM)} for wait in waits]
+    links = [run.run_id for run in rates["LSTM"]]
+    return Answer(
+        [
+            sentence(
+                "After {} seconds of training on one thread of this machine, validation "
+                "perplexity: {}",
+                number(wait, links, ".0f"),
+                ranking(reached),
+            )
+            for wait, reached in ((waits[0], found[0]), (waits[-1], found[-1]))
+        ],
+        [
+            plots.curves(
+                "equal_time",
+                "Validation perplexity against seconds of training on one thread, a line for each "
+                "seed; the 5-gram is counted once.",
+                [
+                    Panel(
+                        "seconds (log scale)",
+                        "validation perplexity (log scale)",
+                        curves,
+                        log_x=True,
+                        log_y=True,
+                    )
+                ],
+            ),
+            Table(
+                ["model", *(f"after {wait:.0f} s" for wait in waits), "targets a second"],
+                [
+                    [
+                        name,
+                        *(shown(reached[name]) for reached in found),
+                        speed.pace(rates[name]),
+                    ]
+                    for name in (*NEURAL, NGRAM)
+                ],
+                "The minimum of the validation perplexity until then, mean ± standard deviation "
+                "over seeds; a dash: no validation yet. " + speed.CAPTION,
+            ),
+        ],
+        found=sentence("after {} seconds, {}", number(waits[0], links, ".0f"), ranking(found[0])),
+    )
+
+
+def _mean(records: list[Record]) -> float:
+    return sum(record.value(speed.SPEED) for record in records) / len(records)
+
+
+STUDY = Study(
+    "equal_time",
+    (
+        *models.STUDY.jobs,
+        *speed.CELL_JOBS,
+        *speed.timed(study.PROFILE, {TRANSFORMER: "experiment=study/transformer"}),
+        *study.grid(
+            f"{study.PROFILE} model=ngram sampling.length=1",
+            {speed.label(NGRAM): models.COUNTED[NGRAM]},
+            seeds=(1,),
+            alone=True,
+        ),
+    ),
+    (
+        Question(
+            "equal_time",
+            "Equal time",
+            "Which model is worth taking for a given wait?",
+            answer,
+        ),
+    ),
+)

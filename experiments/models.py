@@ -1,0 +1,103 @@
+"""All models on one test set: n-grams, the three cells and a Transformer, and each cell with the
+5-gram mixed in."""
+
+from __future__ import annotations
+
+from experiments import cells, study
+from experiments.study import CELLS, TEST, Column, Job, Question, Results, Study
+from unroll.report import plots
+from unroll.report.page import Answer, sentence, shown
+from unroll.report.runs import Measured, measured
+from unroll.report.verdict import verdict
+
+NGRAM, CACHE = "5-gram", "5-gram with a cache"
+COUNTED = {"trigram": "model.order=3", NGRAM: "model.order=5"}
+NGRAM_JOBS = study.grid(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,))
+TRANSFORMER = "Transformer"
+TRANSFORMER_JOBS = study.grid(study.PROFILE, {TRANSFORMER: "experiment=study/transformer"})
+MIXED = {name: f"{name} and 5-gram" for name in (*CELLS, TRANSFORMER)}
+ADAPTED = "test/adapted/perplexity"
+WHAT = {
+    "trigram": "counts, Kneser-Ney smoothing",
+    NGRAM: "counts, Kneser-Ney smoothing",
+    CACHE: "the same, with a tenth of each probability from the 500 tokens before",
+    **{cell: "one layer, softmax and embedding share one table" for cell in CELLS},
+    TRANSFORMER: "two layers of causal attention, the same table",
+    **dict.fromkeys(MIXED.values(), "both probabilities, shares fitted on the validation split"),
+}
+
+
+def adapt(results: Results) -> tuple[Job, ...]:
+    """Mixtures of each run with the 5-gram, and the 5-gram with a cache."""
+    ngram = results[NGRAM][0].run_id
+    return (
+        Job(CACHE, ("task=evaluate", f"run={ngram}", *CACHE_WORDS.split())),
+        *(
+            Job(label, ("task=evaluate", f"run={run.run_id}", f"evaluation.mixture=[{ngram}]"))
+            for name, label in MIXED.items()
+            for run in results[name]
+        ),
+    )
+
+
+CACHE_WORDS = "evaluation.cache.size=500 evaluation.cache.theta=0"
+
+
+def figure(results: Results, label: str) -> Measured:
+    """Test perplexity of a row; that of a count is exact."""
+    key = ADAPTED if label == CACHE or label in MIXED.values() else TEST
+    return measured(results[label], key, exact=label in (*COUNTED, CACHE))
+
+
+def answer(results: Results) -> Answer:
+    test = {label: figure(results, label) for label in WHAT}
+    neural = (*CELLS, TRANSFORMER)
+    against = study.joined(verdict((name, NGRAM), test[name], test[NGRAM]) for name in neural)
+    return Answer(
+        [
+            sentence("Each compared with the Kneser-Ney 5-gram, test perplexity: {}.", against),
+            sentence(
+                "With the 5-gram mixed in, compared with the model alone: {}.",
+                study.joined(
+                    verdict((label, name), test[label], test[name]) for name, label in MIXED.items()
+                ),
+            ),
+        ],
+        [
+            plots.bars(
+                "models",
+                "Test perplexity of every model: a bar at the mean, a mark for each seed.",
+                "model",
+                {"test perplexity": test},
+            ),
+            study.table(
+                "model",
+                results,
+                WHAT,
+                [study.PARAMETERS, Column("vocabulary", "data.vocabulary_size", ",.0f")],
+                "All read the same test split as one stream. Parameters of an n-gram: the numbers "
+                "that it keeps; of a mixture: those of the network.",
+                {
+                    "test perplexity": lambda label: shown(test[label]),
+                    "what it is": lambda label: WHAT[label],
+                },
+            ),
+        ],
+        found=sentence("test perplexity: {}.", against),
+    )
+
+
+STUDY = Study(
+    "models",
+    (*cells.JOBS, *TRANSFORMER_JOBS, *NGRAM_JOBS),
+    (
+        Question(
+            "models",
+            "All models",
+            "What does each model reach on one test set, and what do counts add to a network?",
+            answer,
+            first=True,
+        ),
+    ),
+    then=adapt,
+)

@@ -1,0 +1,98 @@
+"""Tune before you compare (Melis et al. 2018): ``make tune``.
+
+Every model gets the same trials, each trained until its validation perplexity stops falling, with
+one seed. The best of each by validation perplexity is written to ``conf/experiment/study/``, from
+where the studies take it. Trials that finished before are not run again.
+
+FULL=1       tune on the text of ``make reproduce FULL=1``
+JOBS=2       jobs at a time, by default one for each core
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from experiments import study
+from experiments.command import jobs_at_a_time, run_command
+from experiments.running import Session
+from experiments.study import Results, Study
+from unroll.errors import FAILED
+from unroll.folders import CONF, write_atomically
+
+MODELS = ("rnn", "lstm", "gru", "transformer")
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+DROPOUTS = (0.1, 0.2, 0.3)
+SEED = 1
+OVERLAY = """\
+# @package _global_
+# Chosen by `make tune` on {corpus}: the best of {trials} trials by validation perplexity,
+# {perplexity:.1f}; learning rates {rates}; dropout {dropouts}.
+defaults:
+  - /experiment/study/_study
+  - override /model: {model}
+optimizer: {{learning_rate: {rate:g}}}
+training: {{dropout: {dropout:g}}}
+"""
+
+
+def label(model: str, rate: float, dropout: float) -> str:
+    """Of one trial."""
+    return f"{model}, learning rate {rate:g}, dropout {dropout:g}"
+
+
+TRIALS = {
+    (model, rate, dropout): f"experiment=study/{model} optimizer.learning_rate={rate:g} "
+    f"training.dropout={dropout:g} sampling.length=1"
+    for model in MODELS
+    for rate in RATES
+    for dropout in DROPOUTS
+}
+STUDY = Study(
+    "tune",
+    study.grid(
+        study.PROFILE, {label(*trial): words for trial, words in TRIALS.items()}, seeds=(SEED,)
+    ),
+    (),
+)
+
+
+def reached(results: Results, trial: tuple[str, float, float]) -> float:
+    """The best validation perplexity of a trial."""
+    return min(value for _, value in results[label(*trial)][0].curve("valid/perplexity"))
+
+
+def chosen(results: Results, model: str) -> str:
+    """The overlay of a model's best trial."""
+    trials = [trial for trial in TRIALS if trial[0] == model]
+    best = min(trials, key=lambda trial: reached(results, trial))
+    return OVERLAY.format(
+        corpus=study.CORPUS.split()[0],
+        trials=len(trials),
+        perplexity=reached(results, best),
+        rates=", ".join(f"{rate:g}" for rate in RATES),
+        dropouts=", ".join(f"{dropout:g}" for dropout in DROPOUTS),
+        model=model,
+        rate=best[1],
+        dropout=best[2],
+    )
+
+
+def tune(extra: list[str]) -> int:
+    """Run the trials and write the overlays; the exit code."""
+    start = time.monotonic()
+    session = Session(extra, jobs_at_a_time())
+    results = session.run([STUDY])
+    if failure := session.failures.get(STUDY.name):
+        print(f"tune: {failure.reason}", file=sys.stderr)
+        return failure.code or FAILED
+    for model in MODELS:
+        text = chosen(results[STUDY.name], model)
+        write_atomically(CONF / "experiment" / "study" / f"{model}.yaml", text)
+        print(text)
+    print(f"tune: {time.monotonic() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command("tune", lambda: tune(sys.argv[1:]), "interrupted; finished trials will be reused")
