@@ -8,7 +8,7 @@ makes of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments import cells, study
@@ -78,13 +78,13 @@ class Matrix:
             for writer in writers
         )
 
-    def texts(self, chosen: list[tuple[str, str]]) -> Text:
-        """The first text that each of these cells wrote in a mode."""
+    def texts(self, chosen: Sequence[tuple[str, str | None]]) -> Text:
+        """The first text that each of these writers wrote in a mode."""
         record = self.records[0]
         rows = []
         for cell, mode in chosen:
             found = self._found[record.run_id]["texts"][cell, mode]["samples"][0]
-            who = linked(f"{cell}, {mode}", [record.run_id])
+            who = linked(f"{cell}, {mode}" if mode else cell, [record.run_id])
             rows.append((who, found["prefix"], found["text"]))
         return Text(rows)
 
@@ -164,6 +164,7 @@ def write_better(results: Results) -> Answer:
                 ],
                 _caption("at temperature 1"),
             ),
+            matrix.texts([*((writer, LAB) for writer in READERS), (PEOPLE, None)]),
         ],
         found=sentence(
             "test perplexity: {}; what a third reader makes of their texts: {}.",
