@@ -13,7 +13,7 @@ from experiments.models import NGRAM, TRANSFORMER
 from experiments.study import CELLS, Question, Results, Study
 from unroll.report import plots
 from unroll.report.figures import Points
-from unroll.report.page import Answer, Table, number, sentence, shown
+from unroll.report.page import Answer, Table, number, sentence, shown, written
 from unroll.report.plots import Panel
 from unroll.report.runs import Measured, Record
 from unroll.report.verdict import ranking
@@ -83,7 +83,11 @@ def answer(results: Results) -> Answer:
                 ],
             ),
             Table(
-                ["model", *(f"after {wait:.0f} s" for wait in waits), "targets a second"],
+                [
+                    "model",
+                    *(f"after {written(wait, '.0f')} s" for wait in waits),
+                    "targets a second",
+                ],
                 [
                     [
                         name,

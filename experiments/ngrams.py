@@ -91,7 +91,7 @@ NOT_RUN = (
         "experiment=penn_treebank/awd_lstm, 500 epochs of three layers of 1,150 units",
     ),
     ("Mogrifier with dynamic evaluation", "Melis et al. 2020", "44.9", "days of a GPU"),
-    ("Transformer", "002", "30 to 40", "of models that were trained on far more text"),
+    ("Transformer", "002", "30 to 40", "of models that were trained on other, vast texts"),
 )
 
 

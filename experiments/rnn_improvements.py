@@ -23,12 +23,13 @@ LAB = (
     f"{study.PROFILE} "
     f"data.limit={8 if study.FULL else 100} data/batching=windows "
     f"data.batching.length={WINDOW} data.batching.batch_size=128 model.hidden_size=128 "
-    "training.epochs=40 training.patience=3 sampling.prefix_length=10 sampling.length=30"
+    "training.epochs=40 training.patience=2 training.min_gain=0.02 sampling.prefix_length=10 "
+    "sampling.length=30"
 )
 """A window costs as many steps as it has tokens, and has one target. So a part of the text has to
 do, and shorter windows than the lab's 100 words, more of them in a batch."""
 CHANGES = {
-    "carried state": "data/batching=sequential data.batching.length=35 data.batching.batch_size=8",
+    "carried state": "data/batching=sequential data.batching.length=35 data.batching.batch_size=16",
     "clipping": "training.clip_norm=1.0",
     "dropout": "training.dropout=0.2",
     "orthogonal": "model.initialization=orthogonal",

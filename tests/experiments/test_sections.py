@@ -236,7 +236,7 @@ def test_a_flow_says_where_it_vanishes_what_is_left_and_the_factor_per_step(
 ) -> None:
     record: Any = Falling("id", Job("", ()), 1)
     record.factor = factor
-    flow = gradient_flow.Flow(record, gradient_flow.START)
+    flow = gradient_flow.Flow([record, record], gradient_flow.START)
     assert (flow.vanished().striptags(), flow.left().striptags()) == (vanished, left)
     assert flow.factor() == pytest.approx(factor)
 
@@ -244,7 +244,7 @@ def test_a_flow_says_where_it_vanishes_what_is_left_and_the_factor_per_step(
 def test_a_gradient_of_zero_has_no_factor() -> None:
     record: Any = Falling("id", Job("", ()), 1)
     record.factor = 0.0
-    assert math.isnan(gradient_flow.Flow(record, gradient_flow.START).factor())
+    assert math.isnan(gradient_flow.Flow([record, record], gradient_flow.START).factor())
 
 
 def test_a_table_has_a_row_for_each_label_and_says_how_many_runs_it_rests_on() -> None:

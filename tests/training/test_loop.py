@@ -337,6 +337,14 @@ def test_patience_ends_the_training_after_validations_without_a_better_one(train
     ]
 
 
+def test_a_gain_that_is_too_small_does_not_count_for_patience_but_adds_up(training):
+    losses = [3.0, 2.985, 2.97, 2.96, 2.95, 2.94, 0.1]  # 1.5% is too little, 3% counts
+    made = training(epochs=20, patience=2, min_gain=0.025, losses=losses)
+    outcome = made.trainer.fit()
+    assert outcome.steps == 5 * PER_EPOCH
+    assert outcome.best_valid.nats_per_token == 2.95
+
+
 def test_without_patience_the_training_runs_to_its_end(training):
     outcome = training(epochs=5, losses=[1.0, 2.0, 3.0, 4.0, 5.0]).trainer.fit()
     assert (outcome.steps, outcome.best_step) == (5 * PER_EPOCH, PER_EPOCH)

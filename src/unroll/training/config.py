@@ -140,6 +140,9 @@ class TrainingConfig:
     """Optimizer steps between two validations; null: after every epoch."""
     patience: int | None
     """Stop after this many validations in a row without a better one; null: never."""
+    min_gain: float
+    """Share by which the validation perplexity has to fall to count as better for `patience`. The
+    best checkpoint is the best one either way."""
     non_finite: str
     """What a step does whose loss or gradient is NaN or infinite. stop: the run fails; skip: it
     moves no weight, is counted, and the training goes on (every step then waits for a device)."""
@@ -182,6 +185,10 @@ class TrainingConfig:
                 0 <= weight < math.inf,
                 f"training.{key}={weight}: must be at least 0 and finite",
             )
+        require(
+            0 <= self.min_gain < 1,
+            f"training.min_gain={self.min_gain}: must be at least 0 and below 1",
+        )
         require(
             self.patience is None or self.patience >= 1,
             f"training.patience={self.patience}: must be at least 1 validation (or null for never)",

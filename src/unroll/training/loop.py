@@ -155,6 +155,9 @@ class Trainer:
         if self.progress.state is not None:
             self.progress.state = self.model.moved(self.progress.state)
         self.outcome = Outcome.from_state_dict(state["outcome"])
+        best = self.outcome.best_valid
+        if best is not None and math.isinf(self.progress.reached):  # an earlier version saved it
+            self.progress.reached = best.nats_per_token
 
     def _ended(self) -> bool:
         """Whether one of the bounds is reached."""
@@ -349,7 +352,9 @@ class Trainer:
             )
         if outcome.best_valid is None or loss < outcome.best_valid.nats_per_token:
             self._save("best")
-            outcome.best_valid, outcome.best_step, progress.waited = found, outcome.steps, 0
+            outcome.best_valid, outcome.best_step = found, outcome.steps
+        if loss < progress.reached + math.log1p(-self.config.min_gain):
+            progress.reached, progress.waited = loss, 0
         else:
             progress.waited += 1
         progress.validated_at = outcome.steps

@@ -86,8 +86,10 @@ class Progress:
     pending: Pending = field(default_factory=Pending)
     validated_at: int = 0
     """Optimizer step of the last validation."""
+    reached: float = math.inf
+    """Validation loss from which ``training.min_gain`` is counted."""
     waited: int = 0
-    """Validations since the best one."""
+    """Validations since then."""
 
     def state_dict(self) -> dict[str, Any]:
         """All fields as numbers, dicts, tuples and tensors; a copy."""

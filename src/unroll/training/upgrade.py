@@ -9,7 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-FORMAT = 4
+FORMAT = 5
 """Version of the checkpoints that are written. Version 1 (Unroll 0.1.0) had no number."""
 
 Values = dict[str, Any]
@@ -38,6 +38,7 @@ TRAINING: Values = {
     "checkpoint_every": None,
     "checkpoint_minutes": None,
     "checkpoints_kept": 2,
+    "min_gain": 0.0,
     "averaging": {"name": "none"},
     "activation_regularization": 0.0,
     "temporal_activation_regularization": 0.0,
