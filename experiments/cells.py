@@ -50,6 +50,7 @@ def answer(results: Results) -> Answer:
                     study.BITS,
                     Column("validation perplexity", "valid/perplexity"),
                     study.EPOCHS,
+                    study.LAST_GAIN,
                     study.PARAMETERS,
                 ],
                 speed.CAPTION,

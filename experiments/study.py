@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
 TUNED = {cell: words.replace("model=", "experiment=study/") for cell, words in CELLS.items()}
 """The cells as `make tune` has set them."""
 FULL = bool(os.environ.get("FULL"))
-CORPUS = "data=wikipedia" if FULL else "data=lee_news"
+CORPUS = "data=wikipedia" if FULL else "data=lee_news data.batching.batch_size=8"
 """The text of the profile: six hundred thousand subwords, or a seventh of that."""
 TOKENIZER = f"data/tokenizer=subword data.tokenizer.size={4000 if FULL else 2000}"
 PROFILE = f"{CORPUS} {TOKENIZER}"
@@ -129,7 +130,15 @@ class Column:
 PARAMETERS = Column("parameters", "model.parameters", ",.0f")
 PERPLEXITY = Column("test perplexity", TEST)
 EPOCHS = Column("epochs", lambda record: len(record.curve("train/epoch_loss")), ".0f")
+LAST_GAIN = Column("gain of the last epoch (%)", lambda record: _last_gain(record), ".1f")
+"""How far a training is from its plateau."""
 BITS = Column("bits per character", "test/bits_per_character", ".3f")
+
+
+def _last_gain(record: Record) -> float:
+    """By how much the last epoch brought the validation perplexity down, in per cent."""
+    values = [value for _, value in record.curve("valid/perplexity")]
+    return 100 * (1 - values[-1] / values[-2]) if len(values) > 1 else math.nan
 
 
 def table(

@@ -1,7 +1,6 @@
 """Tune before you compare (Melis et al. 2018): ``make tune``.
 
-Every model gets the same trials, each trained until its validation perplexity stops falling, with
-one seed. The best of each by validation perplexity is written to ``conf/experiment/study/``, from
+Every model gets the same trials, each trained as the studies train, with one seed. The best of each by validation perplexity is written to ``conf/experiment/study/``, from
 where the studies take it. Trials that finished before are not run again.
 
 FULL=1       tune on the text of ``make reproduce FULL=1``
@@ -21,8 +20,8 @@ from unroll.errors import FAILED
 from unroll.folders import CONF, write_atomically
 
 MODELS = ("rnn", "lstm", "gru", "transformer")
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)
-DROPOUTS = (0.1, 0.2, 0.3)
+RATES = (2e-3, 4e-3, 8e-3, 16e-3)
+DROPOUTS = (0.1, 0.3)
 SEED = 1
 OVERLAY = """\
 # @package _global_
