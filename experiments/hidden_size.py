@@ -12,8 +12,8 @@ from unroll.report.page import Answer, sentence
 from unroll.report.runs import Measured
 from unroll.report.verdict import verdict
 
-SIZES = (64, 128, 256)
-DROPOUT = {64: 0.1, 128: 0.2, 256: 0.3}
+SIZES = (64, 128, 256) if study.FULL else (32, 64, 128)
+DROPOUT = dict(zip(SIZES, (0.1, 0.2, 0.3), strict=True))
 """A wider model can be dropped more of."""
 NONE = Measured((0.0,), exact=True)
 LABELS = {(cell, size): f"{cell}, {size} units" for cell in CELLS for size in SIZES}

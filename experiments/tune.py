@@ -1,7 +1,8 @@
 """Tune before you compare (Melis et al. 2018): ``make tune``.
 
-Every model gets the same trials, each trained as the studies train, with one seed. The best of each by validation perplexity is written to ``conf/experiment/study/``, from
-where the studies take it. Trials that finished before are not run again.
+Every model gets the same trials, each trained as the studies train, with one seed. The best of each
+by validation perplexity is written to ``conf/experiment/study/``, from where the studies take it.
+Trials that finished before are not run again.
 
 FULL=1       tune on the text of ``make reproduce FULL=1``
 JOBS=2       jobs at a time, by default one for each core
