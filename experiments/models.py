@@ -10,7 +10,7 @@ from unroll.report.page import Answer, sentence, shown
 from unroll.report.runs import Measured, measured
 from unroll.report.verdict import verdict
 
-NGRAM, CACHE = "5-gram", "5-gram with a cache"
+NGRAM = "5-gram"
 COUNTED = {"trigram": "model.order=3", NGRAM: "model.order=5"}
 NGRAM_JOBS = study.grid(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,))
 TRANSFORMER = "Transformer"
@@ -20,7 +20,6 @@ ADAPTED = "test/adapted/perplexity"
 WHAT = {
     "trigram": "counts, Kneser-Ney smoothing",
     NGRAM: "counts, Kneser-Ney smoothing",
-    CACHE: "the same, with a tenth of each probability from the 500 tokens before",
     **{cell: "one layer, softmax and embedding share one table" for cell in CELLS},
     TRANSFORMER: "two layers of causal attention, the same table",
     **dict.fromkeys(MIXED.values(), "both probabilities, shares fitted on the validation split"),
@@ -28,25 +27,19 @@ WHAT = {
 
 
 def adapt(results: Results) -> tuple[Job, ...]:
-    """Mixtures of each run with the 5-gram, and the 5-gram with a cache."""
+    """A mixture of each run with the 5-gram."""
     ngram = results[NGRAM][0].run_id
-    return (
-        Job(CACHE, ("task=evaluate", f"run={ngram}", *CACHE_WORDS.split())),
-        *(
-            Job(label, ("task=evaluate", f"run={run.run_id}", f"evaluation.mixture=[{ngram}]"))
-            for name, label in MIXED.items()
-            for run in results[name]
-        ),
+    return tuple(
+        Job(label, ("task=evaluate", f"run={run.run_id}", f"evaluation.mixture=[{ngram}]"))
+        for name, label in MIXED.items()
+        for run in results[name]
     )
-
-
-CACHE_WORDS = "evaluation.cache.size=500 evaluation.cache.theta=0"
 
 
 def figure(results: Results, label: str) -> Measured:
     """Test perplexity of a row; that of a count is exact."""
-    key = ADAPTED if label == CACHE or label in MIXED.values() else TEST
-    return measured(results[label], key, exact=label in (*COUNTED, CACHE))
+    key = ADAPTED if label in MIXED.values() else TEST
+    return measured(results[label], key, exact=label in COUNTED)
 
 
 def answer(results: Results) -> Answer:

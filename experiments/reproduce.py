@@ -17,6 +17,7 @@ import time
 from experiments import (
     cells,
     character_rnn,
+    context,
     cross_scoring,
     deployment,
     equal_time,
@@ -69,6 +70,7 @@ STUDIES: dict[str, Study] = {
         deployment.STUDY,
         gradient_flow.STUDY,
         memory.STUDY,
+        context.STUDY,
         equal_time.STUDY,
         ngrams.STUDY,
         forecast.STUDY,

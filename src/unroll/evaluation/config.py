@@ -87,6 +87,11 @@ class EvaluationConfig:
     `context` tokens before each scored token; handout: the lab's own loop."""
     context: int
     """Tokens before the scored one, in window and handout."""
+    contexts: list[int] | None
+    """In `task=evaluate`: numbers of tokens, ascending. The same tokens are scored with their
+    context cut to each of them, then with all of it; null: not."""
+    context_tokens: int
+    """How many tokens are scored so, at most."""
     split: str
     """The split that `task=evaluate` scores."""
     text: str | None
@@ -121,9 +126,22 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         require_one_of("evaluation.protocol", self.protocol, PROTOCOLS)
         require_one_of("evaluation.split", self.split, ("train", "valid", "test"))
-        for key in ("context", "rows"):
+        for key in ("context", "context_tokens", "rows"):
             value = getattr(self, key)
             require(value >= 1, f"evaluation.{key}={value}: must be at least 1")
+        contexts = self.contexts
+        require(
+            contexts is None
+            or (len(contexts) > 0 and contexts[0] >= 1 and sorted(set(contexts)) == contexts),
+            f"evaluation.contexts={contexts}: must be integers of at least 1, each larger than the "
+            "one before, or null for none",
+        )
+        require(
+            contexts is None or (self.protocol == "stream" and not self.adapts),
+            f"evaluation.contexts={contexts} needs evaluation.protocol=stream and a model that "
+            "does not adapt: leave out evaluation.dynamic, evaluation.cache and evaluation.mixture, or "
+            "set evaluation.contexts=null",
+        )
         require(
             self.gradient_steps is None or self.gradient_steps >= 1,
             f"evaluation.gradient_steps={self.gradient_steps}: must be at least 1 (or null for "

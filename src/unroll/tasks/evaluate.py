@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from unroll.config import Config, require_adaptable
 from unroll.data.token_stream import TokenStream
 from unroll.errors import require
+from unroll.evaluation.context import scores_by_context
 from unroll.evaluation.perplexity import Score, score
 from unroll.registry import build
 from unroll.tasks.adapted import adapted_score, mixed_runs
@@ -48,9 +50,19 @@ def evaluate(
     else:
         found = score(trained.model, stream, config.evaluation, unknown)
         way = found.protocol
+    contexts = []
+    if config.evaluation.contexts is not None:
+        contexts = scores_by_context(trained.model, stream, config.evaluation)
+        result["contexts"] = [asdict(each) | {"perplexity": each.perplexity} for each in contexts]
     result |= {"protocol": way} | found.figures() | {"tokens_per_second": found.tokens_per_second}
     write_result(directory, result)
     say(f"{split} with protocol {way}: {figures_line(found)}")
+    for each in contexts:
+        back = "all tokens" if each.context is None else f"{each.context} tokens"
+        say(
+            f"after {back}: perplexity {each.perplexity:.2f}, {each.nats_per_token:.4f} nats per "
+            f"token, {each.tokens:,} tokens"
+        )
     if tracker.extend(directory, trained.run_id):
         place = f"{split}/{way}"
         place = f"int8/{place}" if config.precision == "int8" else place
@@ -58,6 +70,9 @@ def evaluate(
             {f"{place}/{key}": float(value) for key, value in found.figures().items()},
             trained.step,
         )
+        for each in contexts:
+            # points by the number of tokens; the whole text is at 0
+            tracker.log({f"{split}/context/perplexity": each.perplexity}, each.context or 0)
         tracker.close()  # and not finish: the run's status and times stay
     return result
 

@@ -47,6 +47,8 @@ TRAINING: Values = {
     "word_dropout": 0.0,
 }
 EVALUATION: Values = {
+    "contexts": None,
+    "context_tokens": 2000,
     "dynamic": {
         "learning_rate": None,
         "rule": "rms",
