@@ -139,8 +139,8 @@ class EvaluationConfig:
         require(
             contexts is None or (self.protocol == "stream" and not self.adapts),
             f"evaluation.contexts={contexts} needs evaluation.protocol=stream and a model that "
-            "does not adapt: leave out evaluation.dynamic, evaluation.cache and evaluation.mixture, or "
-            "set evaluation.contexts=null",
+            "does not adapt: leave out evaluation.dynamic, evaluation.cache and "
+            "evaluation.mixture, or set evaluation.contexts=null",
         )
         require(
             self.gradient_steps is None or self.gradient_steps >= 1,
