@@ -178,7 +178,11 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-OURS = {"recall", "study"}
+OURS = {
+    "recall",
+    "penn_treebank/tied",
+    *(f"study/{model}" for model in ("rnn", "lstm", "gru", "transformer")),
+}
 """Overlays that no document publishes."""
 
 
