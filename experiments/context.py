@@ -15,7 +15,7 @@ from unroll.report.verdict import verdict
 CONTEXTS = (1, 2, 5, 10, 20, 50, 100, 200)
 TOKENS = 2000
 NEAR, FAR = 10, 200
-CURVE = "test/context/perplexity"
+CURVE, WHOLE = "test/context/perplexity", "test/context_whole/perplexity"
 
 
 def label(cell: str) -> str:
@@ -35,7 +35,7 @@ def score(results: Results) -> tuple[Job, ...]:
 
 
 def at(results: Results, cell: str, context: int) -> Measured:
-    """Perplexity after so many tokens; after everything where ``context`` is 0."""
+    """Perplexity after so many tokens."""
 
     def figure(record: Record) -> float:
         return dict(record.curve(CURVE)).get(float(context), math.nan)
@@ -52,6 +52,7 @@ def drop(results: Results, cell: str) -> Measured:
 
 def answer(results: Results) -> Answer:
     drops = {cell: drop(results, cell) for cell in CELLS}
+    whole = {cell: measured(results[label(cell)], WHOLE) for cell in CELLS}
     pairs = (("LSTM", "RNN"), ("GRU", "RNN"), ("GRU", "LSTM"))
     compared = study.joined(verdict((a, b), drops[a], drops[b], "higher", ".1f") for a, b in pairs)
     return Answer(
@@ -70,7 +71,7 @@ def answer(results: Results) -> Answer:
                 study.joined(
                     verdict(
                         (f"{cell}, everything", f"{FAR} tokens"),
-                        at(results, cell, 0),
+                        whole[cell],
                         at(results, cell, FAR),
                     )
                     for cell in CELLS
@@ -99,7 +100,11 @@ def answer(results: Results) -> Answer:
             Table(
                 ["cell", *map(str, CONTEXTS), "everything"],
                 [
-                    [cell, *(shown(at(results, cell, context)) for context in (*CONTEXTS, 0))]
+                    [
+                        cell,
+                        *(shown(at(results, cell, context)) for context in CONTEXTS),
+                        shown(whole[cell]),
+                    ]
                     for cell in CELLS
                 ],
                 f"Test perplexity of {TOKENS} tokens by tokens back, mean ± standard deviation "

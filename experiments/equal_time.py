@@ -21,7 +21,7 @@ from unroll.report.verdict import ranking
 NEURAL = (*CELLS, TRANSFORMER)
 VALID = "valid/perplexity"
 WAITS = 5
-"""How many waits the table has, from the first validation of the slowest cell to its last one."""
+"""How many waits the table has, from the first validation of the slowest model to its last one."""
 
 
 def learned(record: Record, name: str, step: float) -> float:
@@ -48,7 +48,7 @@ def answer(results: Results) -> Answer:
         name: [timed_curve(record, name, _mean(rates[name])) for record in results[name]]
         for name in (*NEURAL, NGRAM)
     }
-    known = [curve for name in CELLS for curve in curves[name]]
+    known = [curve for name in NEURAL for curve in curves[name]]
     first = max((curve[0][0] for curve in known if curve), default=math.nan)
     longest = max((curve[-1][0] for curve in known if curve), default=math.nan)
     between = [(longest / first) ** (step / (WAITS - 1)) for step in range(1, WAITS - 1)]
@@ -59,11 +59,6 @@ def answer(results: Results) -> Answer:
         return Measured(values, tuple(run.run_id for run in results[name]), exact=name == NGRAM)
 
     found = [{name: after(name, wait) for name in (*NEURAL, NGRAM)} for wait in waits]
-    begun = [
-        {name: measure for name, measure in reached.items() if math.isfinite(measure.mean)}
-        or reached
-        for reached in found
-    ]
     links = [run.run_id for run in rates["LSTM"]]
     return Answer(
         [
@@ -73,7 +68,7 @@ def answer(results: Results) -> Answer:
                 number(wait, links, ".0f"),
                 ranking(reached),
             )
-            for wait, reached in ((waits[0], begun[0]), (waits[-1], begun[-1]))
+            for wait, reached in ((waits[0], found[0]), (waits[-1], found[-1]))
         ],
         [
             plots.curves(
@@ -105,10 +100,10 @@ def answer(results: Results) -> Answer:
                     for name in (*NEURAL, NGRAM)
                 ],
                 "The minimum of the validation perplexity until then, mean ± standard deviation "
-                "over seeds; a dash: no validation yet. " + speed.CAPTION,
+                "over seeds. " + speed.CAPTION,
             ),
         ],
-        found=sentence("after {} seconds, {}", number(waits[0], links, ".0f"), ranking(begun[0])),
+        found=sentence("after {} seconds, {}", number(waits[0], links, ".0f"), ranking(found[0])),
     )
 
 

@@ -71,8 +71,10 @@ def evaluate(
             trained.step,
         )
         for each in contexts:
-            # points by the number of tokens; the whole text is at 0
-            tracker.log({f"{split}/context/perplexity": each.perplexity}, each.context or 0)
+            if each.context is None:
+                tracker.log({f"{split}/context_whole/perplexity": each.perplexity}, trained.step)
+            else:  # a curve over the number of tokens
+                tracker.log({f"{split}/context/perplexity": each.perplexity}, each.context)
         tracker.close()  # and not finish: the run's status and times stay
     return result
 
