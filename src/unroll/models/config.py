@@ -30,6 +30,7 @@ Counts = Callable[[], Sequence[int]]
 BIDIRECTIONAL: dict[str, tuple[Any, ...]] = {
     "data/batching": ("windows",),
     "evaluation.protocol": ("window", "handout"),
+    "evaluation.contexts": (None,),
     "evaluation.gradient_steps": (None,),
     "training/truncation": ("full",),
     "task": ("evaluate", "sample", "compare"),
