@@ -52,6 +52,8 @@ model=ngram training/averaging=ema
 model.layer_norm=true
 model.residual=true
 model.last_size=8
+model.mogrifier_rank=3
+model.mogrifier_rounds=2 model.mogrifier_rank=0
 model.layers=2 model.last_size=0
 model.layers=2 model.last_size=8 model.residual=true
 model=ngram model/softmax=full

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from unroll.app import compose
 from unroll.config import CONF, Config, flat
+from unroll.data.vocabulary import SPECIALS
+from unroll.models.parameters import layers
 
 OVERLAYS = sorted(
     str(path.relative_to(CONF / "experiment").with_suffix(""))
@@ -143,6 +146,38 @@ PUBLISHED["Merity et al. 2018"] = {
     "training.temporal_activation_regularization": 1.0,
     "training.epochs": 500,
 }
+PUBLISHED["Melis et al. 2020"] = {
+    "data.name": "penn_treebank",
+    "data.batching.name": "sequential",
+    "data.batching.length": 70,
+    "data.batching.batch_size": 64,
+    "data.batching.random_length": False,
+    "model.name": "lstm",
+    "model.embedding_size": 912,
+    "model.hidden_size": 912,
+    "model.layers": 2,
+    "model.tie_weights": True,
+    "model.mogrifier_rounds": 5,
+    "model.mogrifier_rank": 84,
+    "model.residual": True,
+    "model.forget_gate_bias": 1.0,
+    "model.embedding_dropout": 0.729,
+    "model.dropout": 0.291,
+    "model.output_dropout": 0.716,
+    "model.dropout_mask": "element",
+    "optimizer.name": "adam",
+    "optimizer.beta1": 0.0,
+    "optimizer.beta2": 0.999,
+    "optimizer.learning_rate": 2.3e-3,
+    "optimizer.weight_decay": pytest.approx(2.52e-4 / 70, rel=1e-2),
+    "optimizer.schedule.name": "constant",
+    "training.clip_norm": pytest.approx(10 / 70, rel=1e-2),
+    "training.epochs": None,
+    "training.max_steps": 200 * 1000,
+    "training.validate_every": 200,
+    "training.averaging.name": "triggered",
+    "training.averaging.patience": 50,
+}
 FROM_SCRATCH = {"model.implementation": "scratch", "model.initialization": "normal"}
 LYRICS_SCRATCH = {
     **FROM_SCRATCH,
@@ -156,6 +191,7 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"batch/{rows}": ("001", {"data.batching.batch_size": rows}) for rows in (16, 32, 64)},
     "penn_treebank/lstm": ("002", {}),
     "penn_treebank/awd_lstm": ("Merity et al. 2018", {}),
+    "penn_treebank/mogrifier": ("Melis et al. 2020", {}),
     "time_machine/scratch": (
         "003",
         {**FROM_SCRATCH, "data.batching.name": "sequential", "model.hidden_size": 512},
@@ -192,6 +228,17 @@ def test_an_overlay_has_the_values_of_its_document(name: str) -> None:
     found = values(name)
     published = PUBLISHED[document] | own
     assert {key: found[key] for key in published} == published
+
+
+def test_the_mogrifier_is_as_wide_as_24_million_parameters_allow() -> None:
+    model: Any = overlay("penn_treebank/mogrifier").model
+    vocabulary = 10_000 + len(SPECIALS) - 1  # Penn Treebank has its own <unk>
+
+    def parameters(units: int) -> int:
+        wide = replace(model, hidden_size=units, embedding_size=units)
+        return sum(layer.parameters for layer in layers(wide, vocabulary))
+
+    assert parameters(912) <= 24_000_000 < parameters(913)
 
 
 def test_every_overlay_is_checked_here_or_is_our_own() -> None:

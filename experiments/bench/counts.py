@@ -52,32 +52,32 @@ class Shape:
 
     cell: str
     embedding: int
-    hidden: int
-    layers: int
+    sizes: Sequence[int]
+    """Hidden units of each layer."""
     clusters: Sequence[Cluster]
 
     @classmethod
     def of(cls, config: Any, clusters: Sequence[Cluster]) -> Shape:
         """The shape of a ``RecurrentConfig``."""
-        sizes = config.embedding_size, config.hidden_size, config.layers
-        return cls(config.name, *sizes, clusters)
+        return cls(config.name, config.embedding_size, config.sizes, clusters)
 
     @property
     def cell_weights(self) -> int:
         """Weights of all layers, biases left out."""
-        inputs = self.embedding + (self.layers - 1) * self.hidden
-        return GATES[self.cell] * self.hidden * (inputs + self.layers * self.hidden)
+        inputs = [self.embedding, *self.sizes]
+        layers = zip(inputs, self.sizes, strict=False)
+        return GATES[self.cell] * sum(size * (below + size) for below, size in layers)
 
     @property
     def operations(self) -> float:
         """Of one word read and scored."""
-        softmax = sum(part.share * part.weights(self.hidden) for part in self.clusters)
+        softmax = sum(part.share * part.weights(self.sizes[-1]) for part in self.clusters)
         return 2 * (self.cell_weights + softmax)
 
     @property
     def weights(self) -> int:
         """Of cell and softmax; of an embedding only the rows of a batch are needed."""
-        return self.cell_weights + sum(part.weights(self.hidden) for part in self.clusters)
+        return self.cell_weights + sum(part.weights(self.sizes[-1]) for part in self.clusters)
 
     def learning(self, words: int, optimizer: str) -> Cost:
         """A word of an optimizer step over ``words``."""
@@ -92,7 +92,7 @@ class Shape:
         at least one of them needs."""
         read: float = self.cell_weights
         for part in self.clusters:
-            read += (1 - (1 - part.share) ** texts) * part.weights(self.hidden)
+            read += (1 - (1 - part.share) ** texts) * part.weights(self.sizes[-1])
         return Cost(self.operations, bytes_per_weight * read / texts)
 
 

@@ -33,10 +33,21 @@ def model(config: Config, text: Text, device: str) -> plain.PlainModel:
     return made.to(device)
 
 
-def optimizer(config: Config, model: plain.PlainModel) -> Any:
+def awd(config: Config, text: Text, device: str) -> plain.PlainAWD:
+    """The plain AWD-LSTM of the sizes of a config, with its dropout and its penalties."""
+    torch.manual_seed(config.seed)
+    of: Any = config.model
+    shares = of.word_dropout, of.embedding_dropout, of.dropout, of.output_dropout, of.weight_dropout
+    training = config.training
+    penalties = training.activation_regularization, training.temporal_activation_regularization
+    return plain.PlainAWD(len(text), of.sizes, shares, penalties).to(device)
+
+
+def optimizer(config: Config, model: torch.nn.Module) -> Any:
     """PyTorch's optimizer of the config's name."""
-    make = plain.OPTIMIZERS[config.optimizer.name]
-    return make(model.parameters(), lr=config.optimizer.learning_rate)
+    of = config.optimizer
+    make = plain.OPTIMIZERS[of.name]
+    return make(model.parameters(), lr=of.learning_rate, weight_decay=of.weight_decay)
 
 
 def batches(config: Config, text: Text, device: str) -> Pairs:
@@ -65,7 +76,21 @@ def twin_learning(
     config: Config, text: Text, device: str, products: plain.Products | None = None
 ) -> Callable[[int], float]:
     """The plain twin's training by a number of steps; the words that were learned."""
-    learner = model(config, text, device)
+    return _learning(model(config, text, device), config, text, device, products)
+
+
+def awd_learning(config: Config, text: Text, device: str) -> Callable[[int], float]:
+    """The same of the plain AWD-LSTM."""
+    return _learning(awd(config, text, device), config, text, device)
+
+
+def _learning(
+    learner: plain.PlainModel | plain.PlainAWD,
+    config: Config,
+    text: Text,
+    device: str,
+    products: plain.Products | None = None,
+) -> Callable[[int], float]:
     steps_of, clip = optimizer(config, learner), config.training.clip_norm
     pairs = batches(config, text, device)
     return lambda steps: plain.learn_every_word(

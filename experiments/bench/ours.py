@@ -88,7 +88,7 @@ class Subject:
     def shape(self) -> Shape:
         """The sizes from which operations are counted."""
         model: Any = self.model.config
-        return Shape.of(model, clusters(model.softmax, model.hidden_size, self.text))
+        return Shape.of(model, clusters(model.softmax, model.output_size, self.text))
 
 
 def clusters(softmax: Any, width: int, text: Text) -> list[Cluster]:

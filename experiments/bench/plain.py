@@ -6,7 +6,7 @@ the loops as one writes them down.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -45,10 +45,93 @@ class PlainModel(nn.Module):
         hidden, state = self.cell(self.dropout(self.embedding(ids)), state)
         return self.dropout(hidden), state
 
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What training minimises, of logits ``(batch, time, vocabulary)``."""
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+
+class WeightDrop(nn.Module):
+    """A layer of an LSTM whose recurrent matrix is dropped anew in each forward pass."""
+
+    def __init__(self, inputs: int, hidden: int, share: float) -> None:
+        super().__init__()
+        self.lstm: Any = nn.LSTM(inputs, hidden)
+        self.share = share
+        self.raw = nn.Parameter(self.lstm.get_parameter("weight_hh_l0").detach())
+        del self.lstm.weight_hh_l0
+
+    def forward(self, inputs: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``(time, batch, inputs)`` to ``(time, batch, hidden)`` and the state after them."""
+        self.lstm.weight_hh_l0 = F.dropout(self.raw, self.share, self.training)
+        hidden, state = self.lstm(inputs, state)
+        return hidden, state
+
+
+class PlainAWD(nn.Module):
+    """AWD-LSTM (Merity et al. 2018), operation by operation as in its authors' code.
+
+    Args:
+        sizes: units of each layer; the last is the width of the embedding, which is tied.
+        shares: of words of the embedding, of the embedding, between layers, of the output and of
+            recurrent matrices that are dropped.
+        penalties: of activations and of their changes.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        sizes: Sequence[int],
+        shares: Sequence[float],
+        penalties: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        self.words, self.inputs, self.between, self.output, recurrent = shares
+        self.penalties = penalties
+        self.embedding = nn.Embedding(vocabulary, sizes[-1])
+        self.layers = nn.ModuleList(
+            WeightDrop(*pair, recurrent) for pair in zip([sizes[-1], *sizes], sizes, strict=False)
+        )
+        self.linear = nn.Linear(sizes[-1], vocabulary)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        nn.init.zeros_(self.linear.bias)
+        self.linear.weight = self.embedding.weight
+
+    def locked(self, values: Tensor, share: float) -> Tensor:
+        """``values (time, batch, n)`` with one mask for all steps."""
+        if not self.training or not share:
+            return values
+        mask = values.new_empty(1, *values.shape[1:]).bernoulli_(1 - share) / (1 - share)
+        return mask * values
+
+    def forward(self, ids: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Ids ``(batch, time)`` to hidden ``(time, batch, n)`` and the state after them."""
+        weight = self.embedding.weight
+        if self.training and self.words:
+            mask = weight.new_empty(len(weight), 1).bernoulli_(1 - self.words) / (1 - self.words)
+            weight = mask.expand_as(weight) * weight
+        hidden, after = self.locked(F.embedding(ids.t(), weight), self.inputs), []
+        for place, layer in enumerate(self.layers):
+            self.raw, last = layer(hidden, None if state is None else state[place])
+            after.append(last)
+            top = place == len(self.layers) - 1
+            hidden = self.locked(self.raw, self.output if top else self.between)
+        self.dropped = hidden
+        return hidden, tuple(after)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What training minimises, of logits ``(time, batch, vocabulary)``: with the activation
+        and the temporal activation penalty."""
+        alpha, beta = self.penalties
+        activation = self.dropped.pow(2).mean()
+        temporal = (self.raw[1:] - self.raw[:-1]).pow(2).mean()
+        loss: Tensor = F.cross_entropy(logits.flatten(0, 1), targets.t().flatten())
+        loss = loss + alpha * activation + beta * temporal
+        return loss
+
 
 def detached(state: State) -> State:
     """The state as a constant."""
-    return tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
+    return tuple(map(detached, state)) if isinstance(state, tuple) else state.detach()
 
 
 def learn_last_words(
@@ -69,7 +152,7 @@ def learn_last_words(
 
 
 def learn_every_word(
-    model: PlainModel,
+    model: PlainModel | PlainAWD,
     optimizer: torch.optim.Optimizer,
     batches: Iterable[tuple[Tensor, Tensor]],
     clip: float | None,
@@ -87,7 +170,7 @@ def learn_every_word(
         with products or nullcontext():
             hidden, state = model(inputs, state)
             logits = model.linear(hidden)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        loss = model.loss(logits, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         if clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from experiments.bench import long, others, peer, sides
 from experiments.bench.contest import Bar, Contest, Ours, bar
@@ -13,6 +14,7 @@ CELLS = {"RNN": "rnn", "GRU": "gru", "LSTM": "lstm"}
 UNITS = (200, 650)
 LEARNED, SCORED, WRITTEN = "words learned a second", "words scored a second", "words a second"
 LAB, TWIN, EXAMPLE = "the lab's loop", "the plain twin", "PyTorch's example"
+ORIGINAL = "its operations in plain PyTorch"
 WINDOWS = "data/batching=windows"
 SEQUENCE = "data/batching=sequential data.batching.length=100"
 """A step of the lab reads 32 windows of 100 words; so does ours, and learns every word of them."""
@@ -33,6 +35,9 @@ def two_layers(cell: str, units: int) -> str:
     )
 
 
+AWD = "experiment=penn_treebank/awd_lstm model.tie_weights=true optimizer.learning_rate=30.0"
+A_FEW_STEPS = 10.0
+"""Seconds of a turn of AWD-LSTM, one step of which may take several."""
 WIDE = "model=lstm model.embedding_size=256 model.hidden_size=256"
 
 TRAINING = tuple(
@@ -74,6 +79,15 @@ TIME = Contest(
     warm_ups=0,
     needs=("PEER", "PENN_TREEBANK", "FULL"),
     on=("cpu",),
+)
+AWD_LSTM = Contest(
+    "awd",
+    "training, AWD-LSTM of Penn Treebank",
+    LEARNED,
+    ORIGINAL,
+    sides.other_by(others.awd_learning, AWD, treebank, A_FEW_STEPS),
+    {"": ours_by(partial(sides.learning, seconds=A_FEW_STEPS), AWD, treebank)},
+    {"": bar(1.0)},
 )
 THE_LAB = tuple(
     Contest(
@@ -178,6 +192,7 @@ TRACKING = Contest(
 CONTESTS: tuple[Contest, ...] = (
     *TRAINING,
     TIME,
+    AWD_LSTM,
     *THE_LAB,
     *SHARES,
     SCORING,

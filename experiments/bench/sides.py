@@ -15,7 +15,7 @@ from experiments.bench.contest import Bench, Contest, Ours, bar
 from experiments.bench.counts import Cost, limit
 from experiments.bench.ours import Subject
 from experiments.bench.text import Text, corpus, generated
-from experiments.bench.turns import Repeated, Turn, Work
+from experiments.bench.turns import SECONDS, Repeated, Turn, Work
 from unroll.app import compose
 from unroll.config import Config
 from unroll.tracking.config import MLflowConfig
@@ -69,11 +69,12 @@ def ours_by(way: Way, words: str, text: Of) -> Make:
     return make
 
 
-def learning(one: Subject) -> tuple[Repeated, Cost]:
-    """Training, timed by steps."""
+def learning(one: Subject, seconds: float = SECONDS) -> tuple[Repeated, Cost]:
+    """Training, timed by steps; ``seconds`` are those of a turn."""
     batching: Any = one.config.data.batching
     words = batching.batch_size * batching.length
-    return Repeated(ours.Learning(one)), one.shape.learning(words, one.config.optimizer.name)
+    cost = one.shape.learning(words, one.config.optimizer.name)
+    return Repeated(ours.Learning(one), seconds=seconds), cost
 
 
 def scoring(one: Subject) -> tuple[Repeated, Cost]:
@@ -106,9 +107,14 @@ def softmaxes(way: Way, words: str, text: Of) -> dict[str, Make]:
     return {name: ours_by(way, f"{words} {choice}", text) for name, choice in SOFTMAXES.items()}
 
 
-def other_by(side: Side, words: str, text: Of) -> Other:
-    """One of the other sides in this process."""
-    return lambda bench: Repeated(side(ours.composed(words.split()), text(bench), bench.device))
+def other_by(side: Side, words: str, text: Of, seconds: float = SECONDS) -> Other:
+    """One of the other sides in this process; ``seconds`` are those of a turn."""
+
+    def turn(bench: Bench) -> Turn:
+        work = side(ours.composed(words.split()), text(bench), bench.device)
+        return Repeated(work, seconds=seconds)
+
+    return turn
 
 
 def example(cell: str, units: int) -> Other:

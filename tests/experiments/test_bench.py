@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from experiments.bench.growth import Grown
 from experiments.bench.machine import Machine
 from experiments.bench.ours import Subject
 from experiments.bench.results import HEAD, Measurement, Results, aligned
-from experiments.bench.rows import CONTESTS
+from experiments.bench.rows import AWD, CONTESTS
 from experiments.bench.turns import COST, EXTRA, RATE, Repeated, compared, in_turns
 from experiments.running import sections
 
@@ -100,7 +101,7 @@ def test_operations_are_two_for_each_weight_of_cell_and_softmax(cell: str) -> No
 
 def test_a_cluster_counts_for_the_words_that_need_it() -> None:
     head, tail = Cluster(100), Cluster(900, share=0.25, projection=4)
-    shape = Shape("rnn", 8, 16, 1, [head, tail])
+    shape = Shape("rnn", 8, [16], [head, tail])
     cell, first, second = 16 * (8 + 16), 16 * 100, 4 * (16 + 900)
     assert shape.operations == 2 * (cell + first + second / 4)
     learning = shape.learning(words=10, optimizer="adam")
@@ -202,6 +203,57 @@ def test_the_twin_learns_the_same_words_as_ours_and_ends_at_the_same_perplexity(
     learned = ours.Learning(one)(steps)
     assert learned == others.twin_learning(one.config, one.text, "cpu")(steps) == steps * 4 * 10
     assert ours.scored(one, valid).perplexity == pytest.approx(twin, rel=1e-3)
+
+
+NOTHING_DROPPED = (
+    "training.weight_dropout=0 training.word_dropout=0 model.embedding_dropout=0 model.dropout=0 "
+    "model.output_dropout=0 data.batching.random_length=false optimizer.learning_rate=1"
+)
+
+
+def test_the_plain_awd_lstm_ends_with_our_weights_where_nothing_is_dropped() -> None:
+    """The same layers, penalties, clipping and decay; the same batches."""
+    one = small(f"{AWD} {NOTHING_DROPPED} model.last_size=6 precision=float32")
+    weights = {
+        re.sub(r"cell\.module\.(\w+)_l(\d)", r"layers.\2.lstm.\1_l0", name)
+        .replace("lstm.weight_hh_l0", "raw")
+        .replace("softmax.", ""): tensor.clone()
+        for name, tensor in one.model.state_dict().items()
+    }
+    twin = others.awd(one.config, one.text, "cpu")
+    twin.load_state_dict(weights)
+    pairs = islice(others.batches(one.config, one.text, "cpu"), 8)
+    learned = plain.learn_every_word(twin, others.optimizer(one.config, twin), pairs, 0.25)
+    assert ours.Learning(one)(8) == learned == 8 * 4 * 10
+    own = dict(one.model.named_parameters())
+    for name, ours_name in (("embedding.weight",) * 2, ("layers.1.raw", "weight_hh_l1")):
+        found = own.get(ours_name, own.get(f"cell.module.{ours_name}"))
+        assert not torch.allclose(found, weights[name], rtol=1e-3)
+        torch.testing.assert_close(found, twin.get_parameter(name), rtol=1e-3, atol=1e-5)
+
+
+def test_the_plain_awd_lstm_drops_words_units_of_a_row_and_recurrent_weights() -> None:
+    torch.manual_seed(0)
+    model = plain.PlainAWD(50, [60, 40], (0.5,) * 5, (2.0, 1.0))
+    read: list[torch.Tensor] = []
+    model.layers[0].register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    ids = torch.arange(50).repeat(3, 2)  # every word twice in each row
+    hidden, _ = model(ids)
+    for values in (hidden, read[0][:, 0]):
+        assert 0.2 < (values == 0).float().mean() < 0.8
+    assert bool(((hidden == 0).all(0) | (hidden != 0).all(0)).all())
+    words = (read[0] == 0).all(-1)
+    assert 0.2 < words.float().mean() < 0.8
+    assert torch.equal(words[:50], words[50:])
+    first = [layer.lstm.weight_hh_l0 for layer in model.layers]
+    model.loss(model.linear(hidden), ids).backward()
+    model(ids)
+    for layer, before in zip(model.layers, first, strict=True):
+        assert (before == 0).float().mean() == pytest.approx(0.5, abs=0.03)
+        assert not torch.equal(before, layer.lstm.weight_hh_l0)
+        assert layer.raw.grad.abs().sum() > 0
+    model.eval()
+    assert torch.equal(model(ids)[0], model(ids)[0])
 
 
 def test_a_step_of_the_lab_and_one_of_ours_read_the_same_number_of_words() -> None:

@@ -98,7 +98,12 @@ def test_a_tied_matrix_counts_once_and_one_hot_vectors_have_none(config):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"layers": 2, "bidirectional": True}, {"forget_gate_bias": 1.0}, {"bias": "single"}],
+    [
+        {},
+        {"layers": 2, "bidirectional": True, "mogrifier_rounds": 3},
+        {"forget_gate_bias": 1.0},
+        {"bias": "single"},
+    ],
 )
 def test_the_layers_add_up_to_the_model(config, changes):
     found = config("lstm", **changes)
@@ -112,6 +117,21 @@ def test_two_layers_of_three_units_are_40_by_hand_and_46_in_pytorch(config):
         made = config("rnn", one_hot=True, hidden_size=3, layers=2, bias=bias)
         assert [layer.parameters for layer in parameters.layers(made, 1)] == expected
         assert build("model", made, 1).parameter_count == sum(expected)
+
+
+@pytest.mark.parametrize("implementation", ["library", "scratch"])
+@pytest.mark.parametrize("name", GATES)
+def test_rounds_of_the_mogrifier_count_with_their_layer(config, name, implementation):
+    """Of five rounds three gate the input and two the state, each with a matrix or, of rank k, with
+    two narrow ones."""
+    changes = {"layers": 2, "implementation": implementation, "mogrifier_rounds": 5}
+    for rank in (None, 2):
+        found = parameters.layers(config(name, mogrifier_rank=rank, **changes), VOCABULARY)
+        for layer, below in zip(found[1:3], (EMBEDDING, HIDDEN), strict=True):
+            of_each = below * HIDDEN if rank is None else rank * (below + HIDDEN)
+            assert layer.parameters == recurrent(name, below) + 5 * of_each
+    first = {"weight_q1_right": [2, HIDDEN], "weight_q1_left": [EMBEDDING, 2]}
+    assert first.items() <= found[1].shapes.items()
 
 
 def test_a_model_larger_than_the_memory_is_counted(config):

@@ -38,6 +38,9 @@ KINDS = [
     ("rnn", {"bias": "single"}),
     ("lstm", {"bias": "single", "spectral_radius": 0.9}),
     ("gru", {"bias": "single", "tie_weights": True}),
+    ("rnn", {"mogrifier_rounds": 1}),
+    ("lstm", {"mogrifier_rounds": 5, "mogrifier_rank": 8}),
+    ("gru", {"mogrifier_rounds": 2, "implementation": "scratch"}),
 ]
 
 

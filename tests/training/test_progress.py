@@ -44,6 +44,10 @@ SETTINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "narrow last layer": (
         ["model=lstm", *RANDOM], {"model": DROPOUT | {"last_size": 3, "layer_norm": True}},
     ),
+    "mogrifier": (
+        ["model=lstm", *RANDOM],
+        {"model": DROPOUT | {"mogrifier_rounds": 3, "mogrifier_rank": 2, "weight_dropout": 0.5}},
+    ),
     "word dropout": ([], {"model": {"word_dropout": 0.4}}),
     "gru, adamw, cosine": (
         ["model=gru", "optimizer=adamw", "optimizer/schedule=cosine",

@@ -228,6 +228,11 @@ class RecurrentConfig(NeuralConfig):
     """Normalise what each layer but the first reads, before dropout (Ba et al. 2016)."""
     residual: bool
     """Add the outputs of the layer below to those of each layer but the first (He et al. 2016)."""
+    mogrifier_rounds: int
+    """Rounds in which the input of each layer and its hidden state gate each other before a step
+    (Melis et al. 2020); 0: none."""
+    mogrifier_rank: int | None
+    """Rank of the matrices of the rounds, each of which is then the product of two; null: full."""
 
     @property
     def cells(self) -> str:
@@ -257,6 +262,13 @@ class RecurrentConfig(NeuralConfig):
                 f"model.last_size={self.last_size}: must be at least 1, and needs model.layers of "
                 "2 or more and model.residual=false; set it to null for layers of one size",
             )
+        rounds, rank = self.mogrifier_rounds, self.mogrifier_rank
+        require(rounds >= 0, f"model.mogrifier_rounds={rounds}: must be at least 0")
+        require(
+            rank is None or (rank >= 1 and rounds > 0),
+            f"model.mogrifier_rank={rank}: must be at least 1, and needs model.mogrifier_rounds of "
+            "1 or more; set it to null for full matrices",
+        )
         require_one_of("model.implementation", self.implementation, ("library", "scratch"))
         require_one_of("model.bias", self.bias, ("double", "single"))
         require_one_of(

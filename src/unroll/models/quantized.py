@@ -21,13 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unroll.errors import Refused, require
-from unroll.models.config import RecurrentConfig, RNNConfig, require_one_direction
+from unroll.models.config import RecurrentConfig, require_one_direction
 from unroll.models.language_model import LanguageModel
+from unroll.models.mogrifier import factors, mogrified
 from unroll.models.recurrent import State
+from unroll.models.steps import step_of
 
 SCALE = ".scale"
 """Added to the name of a matrix, the name of its scales."""
 EMBEDDING = "embedding.weight"
+MOGRIFIER = "cell.module.mogrifier"
 FEW_ROWS = 4
 """Rows up to which reading int8 is faster than converting it to float32 block by block."""
 KERNEL_WIDTH = 32
@@ -166,47 +169,37 @@ class Int8Layers(nn.Module):
 
     def __init__(self, config: RecurrentConfig, weights: Weights) -> None:
         super().__init__()
-        self.step = STEPS[config.nonlinearity if isinstance(config, RNNConfig) else config.name]
+        self.step = step_of(config)
         layers = range(config.layers)
         self.inputs, self.recurrent = (
             [Int8Linear(weights, "cell.module", f"_{kind}_l{n}") for n in layers]
             for kind in ("ih", "hh")
         )
         self.layers = nn.ModuleList(self.inputs + self.recurrent)
+        self.rounds = [
+            [
+                [Int8Linear(weights, MOGRIFIER, f"_{name}_l{n}") for name in names]
+                for names in factors(config)
+            ]
+            for n in layers
+        ]
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """``(batch, time, input)`` to ``(batch, time, hidden)`` and the state after it."""
         parts = state if isinstance(state, tuple) else (state,)
-        ends = []
+        ends, steps = [], inputs.shape[1]
         for layer, (read, carry) in enumerate(zip(self.inputs, self.recurrent, strict=True)):
             now = [part[layer] for part in parts]
-            product, outputs = carry.repeated(inputs.shape[1]), []
-            for step in read(inputs).unbind(dim=1):
+            product, outputs = carry.repeated(steps), []
+            rounds = [[each.repeated(steps) for each in part] for part in self.rounds[layer]]
+            project = read.repeated(steps) if rounds else read
+            for step in (inputs if rounds else read(inputs)).unbind(dim=1):
+                if rounds:
+                    x, h = mogrified(step, now[0], rounds)
+                    step, now = project(x), [h, *now[1:]]
                 now = self.step(step, product(now[0]), now)
                 outputs.append(now[0])
             inputs = torch.stack(outputs, dim=1)
             ends.append(now)
         after = tuple(torch.stack(part) for part in zip(*ends, strict=True))
         return inputs, after if isinstance(state, tuple) else after[0]
-
-
-def _lstm(inputs: Tensor, recurrent: Tensor, state: list[Tensor]) -> list[Tensor]:
-    i, f, g, o = (inputs + recurrent).chunk(4, dim=-1)
-    memory = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
-    return [o.sigmoid() * memory.tanh(), memory]
-
-
-def _gru(inputs: Tensor, recurrent: Tensor, state: list[Tensor]) -> list[Tensor]:
-    (r_in, z_in, n_in), (r, z, n) = inputs.chunk(3, dim=-1), recurrent.chunk(3, dim=-1)
-    new = torch.tanh(n_in + (r_in + r).sigmoid() * n)
-    return [new + (z_in + z).sigmoid() * (state[0] - new)]
-
-
-STEPS: dict[str, Callable[[Tensor, Tensor, list[Tensor]], list[Tensor]]] = {
-    "tanh": lambda inputs, recurrent, _: [(inputs + recurrent).tanh()],
-    "relu": lambda inputs, recurrent, _: [(inputs + recurrent).relu()],
-    "lstm": _lstm,
-    "gru": _gru,
-}
-"""The next state of a layer from W_ih x + b_ih, W_hh h + b_hh and the state; gates have the letters
-of PyTorch's documentation."""

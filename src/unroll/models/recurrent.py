@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
+from unroll.models.mogrifier import Mogrifier
 from unroll.models.stacks import GRULayers, LSTMLayers, RNNLayers
 
 State = Any
@@ -93,6 +94,8 @@ class Cell(Layers, Generic[Config]):
         self.state_size = max(config.sizes)
         self._states = config.layers * (2 if config.bidirectional else 1)
         self.module = self.make(config, input_size)
+        if config.mogrifier_rounds:
+            self.module.mogrifier = Mogrifier(config, input_size)
         if config.bias == "single":
             self._fix_second_bias()
         if config.initialization == "orthogonal":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unroll.models.config import GRUConfig, LSTMConfig, RecurrentConfig, RNNConfig
 from unroll.models.dropout import dropout
+from unroll.models.mogrifier import Mogrifier, Product, mogrified
 from unroll.models.recurrent import GRU, LSTM, RNN, State
 from unroll.models.stacks import narrowed, norms_between, widened
 
@@ -47,6 +48,7 @@ class Layers(nn.Module, Generic[Config]):
 
         width = config.hidden_size * len(self.directions)
         self.norms = norms_between(config.layers, width, config.layer_norm)
+        self.mogrifier: Mogrifier | None = None
 
     def step(self, inputs: Tensor, state: Any, recurrent: Tensor, bias: Tensor) -> Any:
         """The next state of one layer.
@@ -73,7 +75,8 @@ class Layers(nn.Module, Generic[Config]):
                 ]
                 place, size = layer * len(self.directions) + side, self.config.sizes[layer]
                 now = [narrowed(part[place], size) for part in parts]
-                outputs, now = self._unroll(inputs, now, *weights, backwards=bool(end))
+                rounds = self.mogrifier.rounds(place, product_with) if self.mogrifier else []
+                outputs, now = self._unroll(inputs, now, rounds, *weights, backwards=bool(end))
                 sides.append(outputs)
                 ends.append([widened(part, parts[0].shape[-1]) for part in now])
             inputs = torch.cat(sides, dim=-1)
@@ -86,6 +89,7 @@ class Layers(nn.Module, Generic[Config]):
         self,
         inputs: Tensor,
         state: list[Tensor],
+        rounds: list[list[Product]],
         input_weight: Tensor,
         input_bias: Tensor,
         recurrent: Tensor,
@@ -93,14 +97,23 @@ class Layers(nn.Module, Generic[Config]):
         *,
         backwards: bool,
     ) -> tuple[Tensor, list[Tensor]]:
-        projected = inputs @ input_weight.T + input_bias
+        projected = inputs if rounds else inputs @ input_weight.T + input_bias
         recurrent = dropout(recurrent, self.config.weight_dropout, self.training)
         times = range(inputs.shape[1])
         outputs: dict[int, Tensor] = {}
         for time in reversed(times) if backwards else times:
-            state = self.step(projected[:, time], state, recurrent, bias)
+            given = projected[:, time]
+            if rounds:
+                x, hidden = mogrified(given, state[0], rounds)
+                given, state = x @ input_weight.T + input_bias, [hidden, *state[1:]]
+            state = self.step(given, state, recurrent, bias)
             outputs[time] = state[0]
         return torch.stack([outputs[time] for time in times], dim=1), state
+
+
+def product_with(matrix: Tensor) -> Product:
+    """The product of rows with a matrix."""
+    return lambda rows: rows @ matrix.T
 
 
 class RNNLayers(Layers[RNNConfig]):

@@ -1,13 +1,14 @@
 """Stacks of recurrent layers: PyTorch's modules with faster kernels, and what lies between layers.
 
 PyTorch's modules keep names, shapes and start values of the weights. Beyond them are dropout masks
-of whole sequences, dropout of recurrent matrices, layer norm, residual connections, and a last
-layer of a size of its own.
+of whole sequences, dropout of recurrent matrices, layer norm, residual connections, rounds of the
+Mogrifier, and a last layer of a size of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unroll.models.dropout import dropout
-from unroll.models.time_loops import GRULoop, LSTMLoop, RNNLoop
+from unroll.models.mogrifier import Mogrifier
+from unroll.models.time_loops import GRULoop, LSTMLoop, RNNLoop, products_dtype
 
 
 class TimeMajor(nn.RNNBase):
@@ -46,6 +48,7 @@ class TimeMajor(nn.RNNBase):
         super().__init__(*sizes, **options)
         self.one_mask, self.weight_dropout, self.residual = one_mask, weight_dropout, residual
         self.norms = norms_between(self.num_layers, self.hidden_size * self.directions, layer_norm)
+        self.mogrifier: Mogrifier | None = None
         if last_size is not None:
             self._resize_last(last_size)
 
@@ -72,7 +75,8 @@ class TimeMajor(nn.RNNBase):
     def beyond_pytorch(self) -> bool:
         """Whether the forward pass now does what PyTorch's module does not."""
         drops = self.training and (self.one_mask or self.weight_dropout > 0)
-        return drops or self.residual or len(self.norms) > 0 or self.last_size is not None
+        parts = self.residual, self.norms, self.last_size, self.mogrifier
+        return drops or any(parts)
 
     def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """A token of each row, ``(batch, 1, input)``, to ``(batch, 1, width)`` and the state after
@@ -138,7 +142,8 @@ class TimeMajor(nn.RNNBase):
                 backwards = number % directions == 1
                 weights: list[Tensor] = list(self.all_weights[number])
                 weights[1] = dropout(weights[1], self.weight_dropout, self.training)
-                outputs, *end = layer(
+                reads = layer if self.mogrifier is None else partial(self.mogrifier.layer, number)
+                outputs, *end = reads(
                     hidden.flip(0) if backwards else hidden,
                     tuple(narrowed(part[number], weights[1].shape[1]) for part in parts),
                     weights,
@@ -165,13 +170,6 @@ def widened(part: Tensor, size: int) -> Tensor:
 def norms_between(layers: int, width: int, wanted: bool) -> nn.ModuleList:
     """The layer norm of each layer but the first; empty if none is wanted."""
     return nn.ModuleList(nn.LayerNorm(width) for _ in range(layers - 1) if wanted)
-
-
-def products_dtype(inputs: Tensor) -> torch.dtype:
-    """The number format of the products of this layer's inputs."""
-    if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu")
-    return inputs.dtype
 
 
 class RNNLayers(TimeMajor, nn.RNN):  # type: ignore[misc]  # its forward is overloaded

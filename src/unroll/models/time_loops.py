@@ -35,6 +35,13 @@ def multiply(rows: Tensor, matrix: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.mm(rows, matrix.to(rows.dtype)).to(dtype)
 
 
+def products_dtype(inputs: Tensor) -> torch.dtype:
+    """The number format of the products of this layer's inputs."""
+    if torch.is_autocast_enabled(inputs.device.type):
+        return torch.get_autocast_dtype(inputs.device.type)
+    return inputs.dtype
+
+
 class StepProduct:
     """Products of the rows of one step, ``(batch, n)``, with the same ``(n, m)`` matrix at every
     step, in float32 or, where it is faster, with operands rounded to ``dtype``."""

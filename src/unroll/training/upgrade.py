@@ -30,6 +30,8 @@ RECURRENT: Values = {
     "last_size": None,
     "layer_norm": False,
     "residual": False,
+    "mogrifier_rounds": 0,
+    "mogrifier_rank": None,
 }
 TRACKING: Values = {"run_name": None, "study": None, "label": None}
 TRAINING: Values = {
