@@ -58,9 +58,9 @@ def evaluate(
     write_result(directory, result)
     say(f"{split} with protocol {way}: {figures_line(found)}")
     for each in contexts:
-        back = "all tokens" if each.context is None else f"{each.context} tokens"
+        back = "the whole text" if each.context is None else f"the last {each.context}"
         say(
-            f"after {back}: perplexity {each.perplexity:.2f}, {each.nats_per_token:.4f} nats per "
+            f"context {back}: perplexity {each.perplexity:.2f}, {each.nats_per_token:.4f} nats per "
             f"token, {each.tokens:,} tokens"
         )
     if tracker.extend(directory, trained.run_id):
