@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from joblib import cpu_count
 
-from unroll.errors import INTERRUPTED, explain, require
+from unroll.app import end_on_sigterm
+from unroll.errors import INTERRUPTED, TERMINATED, Terminated, explain, require
 
 
 def jobs_at_a_time() -> int:
@@ -27,12 +28,16 @@ def run_command(name: str, work: Callable[[], int], interrupted: str) -> None:
 
     Args:
         name: of the command, before the line of an error.
-        interrupted: what Ctrl-C leaves.
+        interrupted: what Ctrl-C or SIGTERM leaves.
     """
+    end_on_sigterm()  # as an error: joblib then ends its workers too
     try:
         sys.exit(work())
+    except Terminated:
+        print(f"{name}: terminated; {interrupted}", file=sys.stderr)
+        sys.exit(TERMINATED)
     except KeyboardInterrupt:
-        print(f"{name}: {interrupted}", file=sys.stderr)
+        print(f"{name}: interrupted; {interrupted}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
         line, code = explain(error)

@@ -92,7 +92,7 @@ def main() -> None:
     run_command(
         "reproduce",
         lambda: reproduce(words, names),
-        "interrupted; finished runs will be reused, others go on",
+        "finished runs will be reused, others go on",
     )
 
 

@@ -21,7 +21,7 @@ from unroll.errors import FAILED
 from unroll.folders import CONF, write_atomically
 
 MODELS = ("rnn", "lstm", "gru", "transformer")
-RATES = (2e-3, 4e-3, 8e-3, 16e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
 DROPOUTS = (0.1, 0.3)
 SEED = 1
 OVERLAY = """\
@@ -95,4 +95,4 @@ def tune(extra: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_command("tune", lambda: tune(sys.argv[1:]), "interrupted; finished trials will be reused")
+    run_command("tune", lambda: tune(sys.argv[1:]), "finished trials will be reused")

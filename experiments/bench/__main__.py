@@ -34,7 +34,7 @@ def main() -> None:
     run_command(
         "bench",
         lambda: bench(sys.argv[1:], rows),
-        f"interrupted; what was measured is in {PLACE}",
+        f"what was measured is in {PLACE}",
     )
 
 

@@ -39,7 +39,7 @@ NUMBERS = {"KILLS": 20, "SEED": 1}
 def main() -> None:
     """The command; exits with 1 if a scenario is unequal, with 2 if the request cannot be met."""
     chosen = os.environ.get("SCENARIOS", "").split() or SCENARIOS
-    run_command("chaos", lambda: chaos(chosen), "interrupted")
+    run_command("chaos", lambda: chaos(chosen), "begin again with make chaos")
 
 
 def chaos(chosen: Sequence[str]) -> int:
