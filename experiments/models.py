@@ -1,5 +1,5 @@
-"""All models on one test set: n-grams, the three cells and a Transformer, and each cell with the
-5-gram mixed in."""
+"""All models on one test set: n-grams, one of them with a cache, the three cells and a Transformer,
+and each network with the 5-gram mixed in."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ NGRAM_JOBS = study.grid(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,))
 TRANSFORMER = "Transformer"
 TRANSFORMER_JOBS = study.grid(study.PROFILE, {TRANSFORMER: "experiment=study/transformer"})
 MIXED = {name: f"{name} and 5-gram" for name in (*CELLS, TRANSFORMER)}
+CACHED = "5-gram and cache"
+CACHE = ("evaluation.cache.size=500", "evaluation.cache.theta=0", "evaluation.cache.weight=0.1")
 ADAPTED = "test/adapted/perplexity"
 WHAT = {
     "trigram": "counts, Kneser-Ney smoothing",
     NGRAM: "counts, Kneser-Ney smoothing",
+    CACHED: "a tenth of each probability is the token's share among the last 500",
     **{cell: "one layer, softmax and embedding share one table" for cell in CELLS},
     TRANSFORMER: "two layers of causal attention, the same table",
     **dict.fromkeys(MIXED.values(), "both probabilities, shares fitted on the validation split"),
@@ -27,19 +30,22 @@ WHAT = {
 
 
 def adapt(results: Results) -> tuple[Job, ...]:
-    """A mixture of each run with the 5-gram."""
+    """The 5-gram with a cache, and a mixture of each network with the 5-gram."""
     ngram = results[NGRAM][0].run_id
-    return tuple(
-        Job(label, ("task=evaluate", f"run={run.run_id}", f"evaluation.mixture=[{ngram}]"))
-        for name, label in MIXED.items()
-        for run in results[name]
+    return (
+        Job(CACHED, ("task=evaluate", f"run={ngram}", *CACHE)),
+        *(
+            Job(label, ("task=evaluate", f"run={run.run_id}", f"evaluation.mixture=[{ngram}]"))
+            for name, label in MIXED.items()
+            for run in results[name]
+        ),
     )
 
 
 def figure(results: Results, label: str) -> Measured:
     """Test perplexity of a row; that of a count is exact."""
-    key = ADAPTED if label in MIXED.values() else TEST
-    return measured(results[label], key, exact=label in COUNTED)
+    key = ADAPTED if label in (CACHED, *MIXED.values()) else TEST
+    return measured(results[label], key, exact=label in (*COUNTED, CACHED))
 
 
 def answer(results: Results) -> Answer:
@@ -49,6 +55,10 @@ def answer(results: Results) -> Answer:
     return Answer(
         [
             sentence("Each compared with the Kneser-Ney 5-gram, test perplexity: {}.", against),
+            sentence(
+                "Each compared with the 5-gram and its cache: {}.",
+                study.joined(verdict((name, CACHED), test[name], test[CACHED]) for name in neural),
+            ),
             sentence(
                 "With the 5-gram mixed in, compared with the model alone: {}.",
                 study.joined(

@@ -95,9 +95,10 @@ def require_adaptable(model: ModelConfig, evaluation: EvaluationConfig) -> None:
         "evaluation.dynamic.learning_rate=null",
     )
     require(
-        neural or evaluation.cache.size is None,
-        f"evaluation.cache has no meaning for model={model.name}, which has no hidden vectors: "
-        "set evaluation.cache.size=null",
+        neural or evaluation.cache.size is None or evaluation.cache.theta == 0,
+        f"evaluation.cache.theta={evaluation.cache.theta} has no meaning for model={model.name}, "
+        "which has no hidden vectors to compare: set evaluation.cache.theta=0, where all that is "
+        "remembered counts the same, or evaluation.cache.size=null",
     )
 
 

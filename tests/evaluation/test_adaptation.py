@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -103,6 +104,27 @@ def test_a_cache_equals_its_pairs_written_out(composed, size, theta, weight, len
     expected = cached_token_by_token(made, stream.tokens.tolist(), size, theta, weight)
     torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.sum(dim=1), torch.ones(length - 1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [1, 7, 500])
+def test_the_cache_of_an_ngram_is_the_share_of_each_word_among_the_last(counted, setting, size):
+    stream = stream_of(300)
+    made = counted(stream)
+    config = setting(cache={"size": size, "theta": 0.0, "weight": 0.3})
+    found = distributions(Ensemble([made], config), stream)
+    plain = distributions(Ensemble([made], setting()), stream)
+    words = stream.tokens.tolist()
+    expected = plain[:1].tolist()
+    for place in range(1, len(words) - 1):
+        last = Counter(words[max(1, place + 1 - size) : place + 1])
+        expected.append(
+            [
+                0.7 * chance + 0.3 * last[word] / last.total()
+                for word, chance in enumerate(plain[place].tolist())
+            ]
+        )
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -296,7 +318,7 @@ def test_expectation_maximisation_finds_the_best_share(share, seed):
             ["evaluation.mixture=[a]", "evaluation.mixture_weights=[0.5,0.6]"],
             "which add up to 1, or null",
         ),
-        (["model=ngram", "evaluation.cache.size=9"], "which has no hidden vectors"),
+        (["model=ngram", "evaluation.cache.size=9"], "set evaluation.cache.theta=0"),
         (["model=ngram", "evaluation.dynamic.learning_rate=1"], "which has no gradient"),
         (
             ["task=evaluate", "run=x", "precision=int8", "evaluation.dynamic.learning_rate=1"],

@@ -141,7 +141,7 @@ def test_a_mixture_with_other_tokens_and_an_adapting_ngram_model_are_refused(
     with pytest.raises(Refused, match="has another vocabulary or tokenizer"):
         do(tmp_path / "mixed", *run, f"evaluation.mixture=[{other['run_id']}]")
     for key in ("cache.size=5", "dynamic.learning_rate=1"):
-        with pytest.raises(Refused, match="has no meaning for model=ngram"):
+        with pytest.raises(Refused, match=r"has no meaning for model=ngram"):
             do(
                 tmp_path / key,
                 "task=evaluate",

@@ -6,7 +6,8 @@ probabilities of every next token, given all tokens before it, and only then lea
     dynamic evaluation    the weights take a step down the gradient of the segment's loss
     neural cache          p = (1 - weight) p_model + weight p_cache, where p_cache(w) is
                           proportional to the sum of exp(theta h_t . h_i) over the positions i
-                          before t, at most ``size`` back, that were followed by w
+                          before t, at most ``size`` back, that were followed by w; with theta = 0
+                          the share of w in them (the cache of Kuhn and De Mori 1990)
     mixture               p = the sum of weight_k p_k over models k
 """
 
@@ -103,7 +104,9 @@ class Cache:
         places = torch.arange(len(words), device=words.device)
         distance = places[-steps:, None] - places
         remembered = (distance > 0) & (distance <= self.size)
-        logits = self.config.theta * (hidden @ keys.t())
+        logits = torch.zeros(distance.shape, device=words.device)
+        if self.config.theta:  # else the hidden vectors, which an n-gram lacks, do not matter
+            logits = self.config.theta * (hidden @ keys.t())
         shares = logits.masked_fill(~remembered, -torch.inf).softmax(dim=1)
         shares = shares.nan_to_num()  # of a row with nothing before it
         weights = self.config.weight * remembered.any(dim=1, keepdim=True)

@@ -59,7 +59,8 @@ class CacheConfig:
     size: int | None
     """Tokens that are remembered; null: off."""
     theta: float
-    """Factor of the products of hidden vectors; 0: all that is remembered counts the same."""
+    """Factor of the products of hidden vectors; 0: all that is remembered counts the same, as an
+    n-gram model needs it."""
     weight: float
     """Share of the cache in the probability (lambda of the paper)."""
 
