@@ -19,6 +19,7 @@ from unroll.tracking.delivery import Delivery
 from unroll.tracking.family import Family, reuse
 from unroll.tracking.inputs import DataInput as DataInput
 from unroll.tracking.journal import BEGIN, Journal, all_entries, entries
+from unroll.tracking.remote import fetch_checkpoint
 from unroll.tracking.source import git_commit, source_tags
 from unroll.tracking.store import (
     Unavailable,
@@ -67,6 +68,10 @@ class Tracker(Protocol):
     def reuse(self, config_fingerprint: str) -> str | None:
         """The newest run under this fingerprint that ended by itself, as a child of the parent if
         one is set; None if there is none."""
+
+    def fetch(self, run_id: str, cache: Path) -> Path | None:
+        """The checkpoint of a run of another machine; None if ``run_id`` is none, or there is no
+        store that could know it."""
 
     def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
         """Begin a run that has others as children; its id, or None where nothing is kept."""
@@ -220,6 +225,9 @@ class DisabledTracker(JournalTracker):
         found = ledger.finished(self.store, config_fingerprint)
         return None if found is None else found.run_id
 
+    def fetch(self, run_id: str, cache: Path) -> Path | None:
+        return None
+
     def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
         return None
 
@@ -297,6 +305,9 @@ class MLflowTracker(JournalTracker):
                 return str(found.info.run_id)
         except Unavailable:
             return None if known is None else known.run_id
+
+    def fetch(self, run_id: str, cache: Path) -> Path | None:
+        return fetch_checkpoint(self.store, run_id, cache)
 
     def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
         self.start(directory, name, {}, source_tags(git_commit()) | dict(tags))
