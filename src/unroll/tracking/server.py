@@ -236,15 +236,12 @@ def start_postgres(processes: Processes, folder: Path, sockets: Path) -> str:
             shutil.chown(making, user)
         words = [str(programs / "initdb"), "--pgdata", str(making), "--username", BUCKET]
         words += ["--auth", "trust", "--encoding", "UTF8", "--no-locale"]
-        try:
-            made = subprocess.run(words, capture_output=True, **identity)  # type: ignore[call-overload]  # noqa: S603
-        except PermissionError as error:
-            raise Refused(
-                f"SERVER_FOLDER={folder}: the user {user}, as which PostgreSQL runs, cannot enter "
-                "it: name a folder that it can, or do not start the server as root"
-            ) from error
-        said = made.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
-        require(made.returncode == 0, f"initdb fails in {folder}: {said[0]}")
+        made = subprocess.run(words, capture_output=True, **identity)  # type: ignore[call-overload]  # noqa: S603
+        if made.returncode != 0:
+            shutil.rmtree(making)
+            said = made.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+            runs = "" if user is None else f"; user {user} runs it and must be able to enter"
+            raise Refused(f"SERVER_FOLDER={folder}: initdb fails there: {said[0]}{runs}")
         making.rename(data)
 
     def answers() -> None:
@@ -310,7 +307,13 @@ def serving(settings: Settings) -> Iterator[Processes]:
         require_bucket(settings.artifacts)
     postgres_programs()
     logs = settings.folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(
+            f"SERVER_FOLDER={settings.folder} cannot be written: {error.strerror or error}; name "
+            "another folder"
+        ) from error
     # the name of a socket file has at most 107 characters, so it is not in the folder
     with tempfile.TemporaryDirectory(prefix="unroll-") as sockets, Processes(logs) as processes:
         database = start_postgres(processes, settings.folder, Path(sockets))
