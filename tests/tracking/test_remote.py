@@ -20,9 +20,12 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from unroll.app import compose, dispatch
-from unroll.errors import Refused
+from unroll.errors import Refused, Terminated
+from unroll.tasks.callbacks import RunCallbacks
 from unroll.tracking import remote
 from unroll.tracking.server import Settings, postgres_programs, serving
 from unroll.tracking.store import connect
@@ -232,6 +235,98 @@ def test_a_corpus_that_is_not_on_this_machine_is_named_and_not_needed_with_a_pre
         assert len(str(error.value).splitlines()) == 1
 
 
+STEPS = (*TINY, "optimizer/schedule=constant", "training.max_steps=6", "tracking.every=1")
+
+
+def weights(directory: str | Path) -> dict[str, Any]:
+    return load_file(Path(directory) / "checkpoints" / "last.safetensors")
+
+
+@pytest.fixture(scope="module")
+def stopped(server: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A training of six steps that SIGTERM ended at the third, on a machine of which nothing is
+    left."""
+    home = tmp_path_factory.mktemp("stopped_machine")
+    log = RunCallbacks.log
+    ids: list[str] = []
+
+    def log_and_stop(self: RunCallbacks, figures: dict[str, float], step: int) -> None:
+        log(self, figures, step)
+        if step == 3:
+            ids.append(self.run.tracker.run_id)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RunCallbacks, "log", log_and_stop)
+        with pytest.raises(Terminated):
+            machine(home)("trained", *STEPS)
+    shutil.rmtree(home)
+    return ids[0]
+
+
+def test_a_training_that_was_stopped_on_another_machine_goes_on_to_the_same_end(
+    stopped: str, other: Do, tmp_path: Path
+) -> None:
+    store = tmp_path / "mlruns"
+    result = other("resumed", f"resume={stopped}")
+    assert result["run_id"] == stopped
+    assert 0 < result["resumed_at"] < 6
+    whole = other("whole", *STEPS)
+    there, here = weights(store / "fetched" / stopped), weights(tmp_path / "whole")
+    assert there.keys() == here.keys()
+    assert all(torch.equal(there[name], here[name]) for name in here)
+    client = connect(store)
+    assert client.get_run(stopped).info.status == "FINISHED"
+    for key in ("train/loss", "valid/perplexity", "test/perplexity"):
+        curves = [client.get_metric_history(run, key) for run in (stopped, whole["run_id"])]
+        first, second = ([(point.step, point.value) for point in curve] for curve in curves)
+        assert first == second  # each point once
+    assert str(tmp_path) in (store / "fetched" / stopped / "config.json").read_text()
+    shutil.rmtree(store)
+    with pytest.raises(Refused, match="is finished; raise a bound"):
+        machine(tmp_path / "third")("finished", f"resume={stopped}")
+
+
+def test_a_state_that_was_replaced_in_the_store_is_refused_and_leaves_nothing(
+    stopped: str, other: Do, server: Path, tmp_path: Path
+) -> None:
+    (stored,) = server.glob(f"*/{stopped}/artifacts/state/config.json")
+    whole = stored.read_bytes()
+    stored.write_bytes(whole.replace(b"lee_news", b"ag_news"))
+    try:
+        with pytest.raises(Refused, match=r"state/config\.json .* not what the run recorded"):
+            other("refused", f"resume={stopped}")
+    finally:
+        stored.write_bytes(whole)
+    assert list((tmp_path / "mlruns" / "fetched").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "no JSON",
+        "[]",
+        '{"folder": "../../a", "files": {}}',
+        json.dumps({"folder": "state-000000003", "files": {"../a": "0" * 64}}),
+    ],
+)
+def test_a_training_without_a_usable_state_is_refused(
+    stopped: str, other: Do, tmp_path: Path, tag: str
+) -> None:
+    client = connect(tmp_path / "mlruns")
+    run_id = client.create_run(client.get_run(stopped).info.experiment_id).info.run_id
+    with pytest.raises(Refused, match="RUNNING in http"):
+        other("running", f"resume={run_id}")
+    client.set_terminated(run_id)
+    with pytest.raises(Refused, match="no saved state in http"):
+        other("none", f"resume={run_id}")
+    client.set_tag(run_id, remote.STATE_TAG, tag)
+    with pytest.raises(Refused, match="saved_state of the run is damaged"):
+        other("damaged", f"resume={run_id}")
+    with pytest.raises(Refused, match="nor in the tracking store"):
+        other("unknown", f"resume={'0' * 32}")
+
+
 def test_a_store_that_does_not_answer_is_refused_in_seconds_with_code_2(tmp_path: Path) -> None:
     words = [*SAMPLE, f"run={'a' * 32}", f"tracking.directory={tmp_path}/mlruns"]
     words += [f"hydra.run.dir={tmp_path}/outputs/day/time"]
@@ -290,9 +385,24 @@ def test_a_server_with_postgresql_and_s3_has_everything_after_it_was_started_aga
         urlopen(os.environ["MLFLOW_TRACKING_URI"], timeout=5)
     shutil.rmtree(tmp_path / "first")
     other = machine(tmp_path / "other")
-    with serving(engines):
+    given = {"SERVER_FOLDER": str(engines.folder), "SERVER_PORT": str(engines.port)}
+    given |= {"SERVER_S3_PORT": str(engines.s3_port)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unroll.tracking.server"],
+        env=os.environ | given,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert "MLflow answers" in process.stdout.readline()
         assert texts(other("sampled", *SAMPLE, f"run={run_id}")) == written
         run = connect(tmp_path).get_run(run_id)
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+    with pytest.raises(OSError, match="refused"):
+        urlopen(os.environ["MLFLOW_TRACKING_URI"], timeout=5)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/perplexity"] > 1
     assert json.loads((tmp_path / "other" / "sampled" / "result.json").read_text())["samples"]

@@ -134,6 +134,11 @@ def store_errors(directory: Path) -> Iterator[None]:
         ) from error
 
 
+def is_shared(directory: Path) -> bool:
+    """Whether runs are kept in a server, which other machines can ask too."""
+    return uri(directory).startswith(SERVER)
+
+
 def exists(directory: Path) -> bool:
     """Whether there is a store to ask: MLFLOW_TRACKING_URI names one, or the embedded one was
     made."""
