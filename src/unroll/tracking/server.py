@@ -38,7 +38,7 @@ PACKAGES = ("psycopg", "boto3")
 SYSTEM = Path("/usr/lib/postgresql")
 """Where Debian keeps PostgreSQL, a folder for each version."""
 LOCAL, BUCKET = "127.0.0.1", "unroll"
-START_SECONDS, STOP_SECONDS = 120.0, 20.0
+START_SECONDS, STOP_SECONDS = 300.0, 20.0
 """Seconds that a process may take until it answers, and to end before it is killed."""
 
 
