@@ -10,7 +10,7 @@ STUDIES ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample evaluate sweep reproduce tune bench chaos ui test lint audit format clean
+.PHONY: help setup train sample evaluate sweep reproduce tune bench chaos ui server test lint audit format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ ui: setup ## start the MLflow UI for mlruns/ on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --allowed-hosts "127.0.0.1:5000,localhost:5000" \
 	  --cors-allowed-origins "http://127.0.0.1:5000,http://localhost:5000" --x-frame-options DENY \
 	  --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
+
+server: setup ## start MLflow with PostgreSQL and an S3 store: make server SERVER_FOLDER=server SERVER_PORT=5000
+	@$(BIN)/python -c 'import psycopg, boto3, localbucket' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[server]'
+	$(BIN)/python -m unroll.tracking.server
 
 test: setup lint ## run the linters, the type checker and the tests
 	$(BIN)/python -m pytest

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unroll.config import Config, flat, restored
 from unroll.errors import Refused, require
+from unroll.folders import write_atomically
+from unroll.registry import build
 from unroll.tasks.run import Run, say
-from unroll.tracking import journal, ledger
+from unroll.tracking import journal, ledger, remote
+from unroll.tracking.tracker import Tracker
 from unroll.training import saved_state
 from unroll.training.saved_state import Saved
 from unroll.training.upgrade import upgrade
@@ -28,7 +33,7 @@ def named_training(config: Config, overrides: list[str]) -> tuple[Run, Saved | N
             key that cannot change.
     """
     assert config.resume is not None
-    directory = ledger.find_training(Path(config.tracking.directory), config.resume)
+    directory = find_training(config.resume, config)
     earlier = config_of(directory)
     raised = with_bounds(earlier, config, overrides)
     require(
@@ -42,6 +47,39 @@ def named_training(config: Config, overrides: list[str]) -> tuple[Run, Saved | N
     before, now = flat(earlier), flat(raised)
     run.raised = {key: now[key] for key in now if now[key] != before[key]}
     return run, saved
+
+
+def find_training(reference: str, config: Config) -> Path:
+    """The run directory that ``resume=`` names: on this machine, else made from what the store
+    has."""
+    try:
+        return ledger.find_training(Path(config.tracking.directory), reference)
+    except Refused:
+        tracker: Tracker = build("tracking", config.tracking)
+        directory = tracker.fetch_training(reference)
+        if directory is None:
+            raise
+    path = directory / ledger.CONFIG
+    values = json.loads(path.read_text(encoding="utf-8"))  # its digest was checked
+    values["tracking"]["directory"] = os.path.abspath(config.tracking.directory)
+    values["data"]["cache"] = config.data.cache  # folders of the other machine
+    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    return directory
+
+
+def share_state(run: Run) -> None:
+    """Give a store that other machines ask too what ``resume=`` needs there: the last saved state,
+    with config, journal and result."""
+    folder = saved_state.last(run.directory / ledger.CHECKPOINTS)
+    if folder is None or not run.tracker.shared:
+        return
+    run.tracker.flush()
+    for name in (ledger.CONFIG, journal.NAME, ledger.RESULT):
+        if (run.directory / name).is_file():  # copied, because a journal grows while it is sent
+            shutil.copyfile(run.directory / name, folder / name)
+    for path in sorted(folder.iterdir()):
+        run.tracker.log_file(path, remote.STATE)
+    run.tracker.tag(remote.STATE_TAG, remote.described(folder))
 
 
 def cut_off_training(run: Run) -> tuple[Run, Saved | None] | None:

@@ -17,7 +17,7 @@ from unroll.tasks.adapted import adapted_score, mixed_runs, require_split
 from unroll.tasks.callbacks import RunCallbacks, restore_best
 from unroll.tasks.config import TaskConfig
 from unroll.tasks.memory import enough_memory
-from unroll.tasks.resume import cut_off_training, named_training
+from unroll.tasks.resume import cut_off_training, named_training, share_state
 from unroll.tasks.run import RESULT, Result, Run, device, prepare, say
 from unroll.tasks.samples import chosen_prefixes
 from unroll.tasks.training_result import (
@@ -99,6 +99,7 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
             with enough_memory(config, model, encoded.streams["train"]):
                 outcome = learner.fit()
         except Terminated as error:
+            share_state(run)
             raise Terminated(f"; unroll resume={directory} goes on") from error
         tracker.param("model.parameters", model.parameter_count)
         if outcome.interrupted:
@@ -117,6 +118,7 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
         result = training_result(run, model, encoded, outcome, test, adapted, samples)
         result = run.keep(result, final_figures(outcome, test, adapted), outcome.steps)
         keep_artifacts(run, callbacks.header, outcome, samples)
+        share_state(run)
     show_training(model, outcome, test, adapted, samples)
     say(f"run {tracker.run_id} ({run.name}): {directory / RESULT}")
     if outcome.interrupted:

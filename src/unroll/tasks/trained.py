@@ -25,6 +25,7 @@ from unroll.models.quantized import (
 from unroll.registry import build, restore
 from unroll.tasks.run import device, prepare, resolved
 from unroll.tracking import ledger
+from unroll.tracking.tracker import Tracker
 from unroll.training import checkpoint
 
 
@@ -46,7 +47,16 @@ class Trained:
             text = text_config(config.evaluation.text, self.data, config.data)
             found = encode(text, TextFiles(text), self.tokenizer, self.vocabulary)
             return replace(found, streams={"text": found.streams["train"]})
-        return self.read(chosen_corpus(self, config, overrides), config.data.cache)
+        try:
+            return self.read(chosen_corpus(self, config, overrides), config.data.cache)
+        except Refused as error:
+            if names_corpus(overrides):
+                raise
+            raise Refused(
+                f"the corpus of run {self.run_id} cannot be read on this machine ({error}): name "
+                f"it with data={self.data.name} data.path=..., or do without it: "
+                "sampling.prefix=TEXT, evaluation.text=FILE"
+            ) from error
 
     def read(self, data: CorpusConfig, cache: str) -> Encoded:
         """Any corpus, as the run's ids."""
@@ -65,7 +75,8 @@ def names_corpus(overrides: list[str]) -> bool:
 
 
 def load_run(reference: str | None, config: Config, overrides: list[str]) -> Trained:
-    """The run of a ``run=`` value: a run id, a run name, ``latest`` or a path.
+    """The run of a ``run=`` value: a run id, a run name, ``latest`` or a path. A run id may be that
+    of a run of another machine, whose checkpoint the store has.
 
     Raises:
         Refused: the run does not exist, its checkpoint is damaged, or the command line sets keys
@@ -84,7 +95,7 @@ def load_run(reference: str | None, config: Config, overrides: list[str]) -> Tra
             "names another one",
         )
     assert reference is not None
-    path = ledger.find_checkpoint(Path(config.tracking.directory), reference)
+    path = find_checkpoint(reference, config)
     found = checkpoint.read(path)
     try:
         model_config = restore("model", found.config["model"])
@@ -101,6 +112,17 @@ def load_run(reference: str | None, config: Config, overrides: list[str]) -> Tra
     found.load(model)
     model = in_int8(model) if int8 else model.to(device(config))
     return Trained(found.run_id, found.step, model, tokenizer, vocabulary, data)
+
+
+def find_checkpoint(reference: str, config: Config) -> Path:
+    """The checkpoint that ``run=`` names: on this machine, else that of the store."""
+    try:
+        return ledger.find_checkpoint(Path(config.tracking.directory), reference)
+    except Refused:
+        tracker: Tracker = build("tracking", config.tracking)
+        if fetched := tracker.fetch(reference, Path(config.data.cache)):
+            return fetched
+        raise
 
 
 def in_int8(model: Any) -> LanguageModel:

@@ -21,7 +21,7 @@ from unroll.tasks.describe import show_vocabulary
 from unroll.tasks.evaluate import figures_line
 from unroll.tasks.run import Result, Run, say
 from unroll.tasks.samples import sample_text, show_samples
-from unroll.tracking import ledger
+from unroll.tracking import ledger, remote
 from unroll.training.learner import Outcome
 
 
@@ -85,7 +85,8 @@ def keep_artifacts(run: Run, header: dict[str, Any], outcome: Outcome, samples: 
     loss_curve(outcome.history, directory / "loss_curve.svg")
     tracker.log_file(directory / "loss_curve.svg")
     checkpoints: Path = directory / ledger.CHECKPOINTS
-    tracker.log_file(checkpoints / ledger.BEST, "model")
+    tracker.log_file(checkpoints / ledger.BEST, remote.FOLDER)
+    tracker.tag(remote.DIGEST, remote.sha256(checkpoints / ledger.BEST))
     tracker.log_file(checkpoints / ledger.LAST, "checkpoints")
 
 

@@ -134,6 +134,17 @@ def store_errors(directory: Path) -> Iterator[None]:
         ) from error
 
 
+def is_shared(directory: Path) -> bool:
+    """Whether runs are kept in a server, which other machines can ask too."""
+    return uri(directory).startswith(SERVER)
+
+
+def exists(directory: Path) -> bool:
+    """Whether there is a store to ask: MLFLOW_TRACKING_URI names one, or the embedded one was
+    made."""
+    return uri(directory) != _embedded(directory) or _database(directory).exists()
+
+
 def require_store(directory: Path) -> None:
     """Ask the store for a sign of life, without mlflow and its minutes of retries.
 
@@ -263,12 +274,17 @@ def all_finished(client: MlflowClient, experiment: str, condition: str = "") -> 
     ]
 
 
+def is_run_id(text: str) -> bool:
+    """Whether a text has the form of a run id of MLflow or of a journal."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
     """The run that MLflow or a journal gave this id, also a deleted one; None if there is none."""
     from mlflow.entities import ViewType
     from mlflow.exceptions import MlflowException
 
-    if not _RUN_ID.fullmatch(run_id):
+    if not is_run_id(run_id):
         return None
     try:
         return client.get_run(run_id)

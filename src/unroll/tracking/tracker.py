@@ -19,6 +19,7 @@ from unroll.tracking.delivery import Delivery
 from unroll.tracking.family import Family, reuse
 from unroll.tracking.inputs import DataInput as DataInput
 from unroll.tracking.journal import BEGIN, Journal, all_entries, entries
+from unroll.tracking.remote import fetch_checkpoint, fetch_training
 from unroll.tracking.source import git_commit, source_tags
 from unroll.tracking.store import (
     Unavailable,
@@ -27,6 +28,7 @@ from unroll.tracking.store import (
     find_run,
     finished,
     hide_credentials,
+    is_shared,
     store_errors,
 )
 
@@ -41,6 +43,10 @@ class Tracker(Protocol):
 
     every: int
     """Optimizer steps between two points of a curve."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other machines can read what is kept."""
 
     @property
     def run_id(self) -> str:
@@ -67,6 +73,13 @@ class Tracker(Protocol):
     def reuse(self, config_fingerprint: str) -> str | None:
         """The newest run under this fingerprint that ended by itself, as a child of the parent if
         one is set; None if there is none."""
+
+    def fetch(self, run_id: str, cache: Path) -> Path | None:
+        """The checkpoint of a run of another machine; None if ``run_id`` is none, or there is no
+        store that could know it."""
+
+    def fetch_training(self, run_id: str) -> Path | None:
+        """The run directory of a stopped training of another machine; None as ``fetch``."""
 
     def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
         """Begin a run that has others as children; its id, or None where nothing is kept."""
@@ -209,6 +222,8 @@ class JournalTracker:
 class DisabledTracker(JournalTracker):
     """Keeps runs in their run directories only. ``task=sync run=`` can deliver one later."""
 
+    shared = False
+
     def __init__(self, config: DisabledConfig) -> None:
         super().__init__(config)
         self.store = Path(config.directory)
@@ -219,6 +234,12 @@ class DisabledTracker(JournalTracker):
     def reuse(self, config_fingerprint: str) -> str | None:
         found = ledger.finished(self.store, config_fingerprint)
         return None if found is None else found.run_id
+
+    def fetch(self, run_id: str, cache: Path) -> Path | None:
+        return None
+
+    def fetch_training(self, run_id: str) -> Path | None:
+        return None
 
     def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
         return None
@@ -244,6 +265,10 @@ class MLflowTracker(JournalTracker):
         hide_credentials()  # before anything is written
         self.config, self.store = config, Path(config.directory)
         self._courier: Courier | None = None
+
+    @property
+    def shared(self) -> bool:
+        return is_shared(self.store)
 
     @property
     def run_id(self) -> str:
@@ -297,6 +322,12 @@ class MLflowTracker(JournalTracker):
                 return str(found.info.run_id)
         except Unavailable:
             return None if known is None else known.run_id
+
+    def fetch(self, run_id: str, cache: Path) -> Path | None:
+        return fetch_checkpoint(self.store, run_id, cache)
+
+    def fetch_training(self, run_id: str) -> Path | None:
+        return fetch_training(self.store, run_id)
 
     def parent(self, directory: Path, name: str, tags: Mapping[str, str]) -> str | None:
         self.start(directory, name, {}, source_tags(git_commit()) | dict(tags))

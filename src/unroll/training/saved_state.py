@@ -115,6 +115,12 @@ def newest(folder: Path) -> tuple[Saved | None, list[str]]:
     return None, problems
 
 
+def last(folder: Path) -> Path | None:
+    """The folder of the newest state of a run, damaged or not; None if there is none."""
+    found = _folders(folder)
+    return found[-1] if found else None
+
+
 def go_back(saved: Saved | None, folder: Path, best: str) -> None:
     """Make the best checkpoint of the run that of ``saved`` again, and remove later states, and
     those that a process was writing when it was killed."""
