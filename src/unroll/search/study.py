@@ -98,7 +98,8 @@ class Search:
             Refused: the storage cannot be opened, or has another search under this name.
         """
         optuna = require_optuna()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.config.storage is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
         storage = open_storage(self.url)
         study: Study = optuna.create_study(
             storage=storage, study_name=self.name, direction="minimize", load_if_exists=True
@@ -277,7 +278,6 @@ def watch(sweeper: Mapping[str, Any]) -> Callable[[float, int], bool] | None:
     def should_stop(loss: float, validation: int) -> bool:
         if validation not in storage.get_trial(identity).intermediate_values:
             storage.set_trial_intermediate_value(identity, validation, loss)
-        stop: bool = study.pruner.prune(study, storage.get_trial(identity))
-        return stop
+        return bool(study.pruner.prune(study, storage.get_trial(identity)))
 
     return should_stop
