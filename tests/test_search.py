@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from unroll import app
 from unroll.errors import BAD_INPUT, DIVERGED, FAILED, Refused
 from unroll.overrides import jobs_to_check, parsed, to_hydra_command
 from unroll.search.config import SearchConfig
+from unroll.search.findings import importance, report
 from unroll.search.space import Space
-from unroll.search.study import Search, open_storage, validation_loss, watch
+from unroll.search.study import Search, open_storage, trial_id, validation_loss, watch
 from unroll.sweep import Note
 
 optuna = pytest.importorskip("optuna", reason="needs optuna: pip install 'unroll[optuna]'")
@@ -123,6 +125,7 @@ def test_a_search_that_was_killed_draws_what_one_that_was_not_draws(
     again = search(tmp_path / "cut", **config)
     run(again, 6 // batch, batch)
     assert drawn(again) == drawn(whole)
+    assert len(set(map(str, drawn(whole)))) == 14  # no draw is made twice
     assert again.next_trials(1) == []
     assert len(again.finished()) == 14
 
@@ -228,6 +231,46 @@ def test_the_median_pruner_stops_the_worse_half_of_validation_curves(tmp_path: P
     assert watch({"trial": None, "pruner": "median"}) is None
 
 
+# What it finds
+
+
+def test_the_overlay_has_the_best_complete_trial_and_plots_name_the_key_that_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("unroll.search.config.CHECKOUT", tmp_path)
+    monkeypatch.setattr("unroll.search.config.CONF", tmp_path / "conf")
+    made = search(tmp_path, *WORDS[:2], "data=lee_news", overlay="search/mine", n_trials=24)
+    for _ in range(24):
+        (trial,) = made.next_trials(1)
+        distance = abs(math.log10(trial.params["optimizer.learning_rate"]) + 2)
+        made.tell(trial.number, Note(0, [], "run"), {"valid": {"loss": distance}})
+    (trial,) = search(tmp_path, *WORDS[:2], "data=lee_news", n_trials=25).next_trials(1)
+    made.storage.set_trial_intermediate_value(trial_id(made.storage, made.name, 24), 1, 0.0)
+    made.tell(trial.number, Note(0, [], "pruned"), None)
+    report(made)
+    best = made.study.best_trial
+    overlay = yaml.safe_load((tmp_path / "conf/experiment/search/mine.yaml").read_text())
+    assert overlay["optimizer"]["learning_rate"] == best.params["optimizer.learning_rate"]
+    assert overlay["defaults"] == [
+        {"override /data": "lee_news"},
+        {"override /model": best.params["model"]},
+    ]
+    assert "unroll experiment=search/mine" in capsys.readouterr().out
+    shares = importance(made)
+    assert shares["optimizer.learning_rate"] > shares["model"]
+    assert {path.stem for path in made.folder.glob("*.svg")} == {"history", "importance"}
+    made.config.check()  # the same search may write its overlay again
+
+
+def test_a_search_in_which_no_trial_completes_says_so(tmp_path: Path) -> None:
+    made = search(tmp_path, n_trials=1)
+    (trial,) = made.next_trials(1)
+    made.tell(trial.number, Note(0, [], "failed", "x", BAD_INPUT), None)
+    with pytest.raises(Refused, match="1 fail; none has a validation loss"):
+        report(made)
+    assert not (made.folder / "experiment").exists()
+
+
 # What is refused
 
 SMALL = ("data=lee_news", "model=ngram", "model.order=1,2")
@@ -331,6 +374,7 @@ def test_a_search_that_is_killed_goes_on_and_its_overlay_runs(tmp_path: Path) ->
     process.wait()
 
     words[4] = f"hydra.sweep.dir={tmp_path}/again"
+    words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     done = subprocess.run(command(tmp_path, *words), capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "trials finished before" in done.stdout

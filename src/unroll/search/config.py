@@ -67,7 +67,7 @@ class SearchConfig:
             f"{given}: expected a name such as search/lstm, for conf/experiment/search/lstm.yaml",
         )
         require(
-            CONF.is_relative_to(CHECKOUT),
+            CONF == CHECKOUT / "conf",
             f"{given} is written to conf/ of a checkout, and there is none: leave it out",
         )
         path = overlay_path(name)

@@ -47,7 +47,7 @@ def report(search: Search) -> None:
     assert loss is not None
     found = f"trial {best.number}, validation loss {loss:.4f}, perplexity {math.exp(loss):.2f}"
     print(f"\nsearch {search.name}: {len(trials)} trials ({counts}); best: {found}")
-    print(f"  {' '.join(f'{name}={value}' for name, value in best.params.items())}")
+    print(f"  {' '.join(search.chosen(best))}")
     name = search.config.overlay
     path = search.folder / "experiment" / "best.yaml" if name is None else overlay_path(name)
     comment = f"{FOUND[2:]}, the best of {len(trials)} trials: {found}.\n" + "\n".join(

@@ -91,18 +91,25 @@ class Search:
         return self.config.storage or f"sqlite:///{(self.folder / DATABASE).resolve()}"
 
     @cached_property
+    def storage(self) -> BaseStorage:
+        """Where trials are kept.
+
+        Raises:
+            Refused: it cannot be opened.
+        """
+        if self.config.storage is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return open_storage(self.url)
+
+    @cached_property
     def study(self) -> Study:
         """The study, which is created if it does not exist.
 
         Raises:
             Refused: the storage cannot be opened, or has another search under this name.
         """
-        optuna = require_optuna()
-        if self.config.storage is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        storage = open_storage(self.url)
-        study: Study = optuna.create_study(
-            storage=storage, study_name=self.name, direction="minimize", load_if_exists=True
+        study: Study = require_optuna().create_study(
+            storage=self.storage, study_name=self.name, direction="minimize", load_if_exists=True
         )
         if WORDS not in study.user_attrs:
             study.set_user_attr(WORDS, self.words)
@@ -175,6 +182,10 @@ class Search:
             trials.append(self._ask())
         return trials
 
+    def chosen(self, trial: FrozenTrial) -> list[str]:
+        """The words that a trial does not share with the others."""
+        return [f"{name}={trial.params[name]}" for name in self.space.keys]
+
     def _ask(self) -> FrozenTrial:
         # one sampler a trial: a search that goes on draws what it would have drawn
         self.study.sampler = make_sampler(self.config, len(self.study.get_trials(deepcopy=False)))
@@ -190,8 +201,8 @@ class Search:
         if note.outcome == "elsewhere":
             return
         if result is not None and result.get("run_id"):
-            storage = self.study._storage
-            storage.set_trial_user_attr(trial_id(self.study, number), RUN, result["run_id"])
+            identity = trial_id(self.storage, self.name, number)
+            self.storage.set_trial_user_attr(identity, RUN, result["run_id"])
         if note.outcome == "pruned" or note.reason.startswith(DIVERGED):
             self.study.tell(number, state=TrialState.PRUNED)  # tpe learns to keep away from there
         elif result is None:
@@ -231,11 +242,10 @@ def open_storage(url: str) -> BaseStorage:
         ) from error
 
 
-def trial_id(study: Study, number: int) -> int:
-    """The id in its storage of a trial of a study."""
-    storage: BaseStorage = study._storage
-    found: int = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    return found
+def trial_id(storage: BaseStorage, name: str, number: int) -> int:
+    """The id in its storage of a trial of the study with this name."""
+    study = storage.get_study_id_from_name(name)
+    return int(storage.get_trial_id_from_study_id_trial_number(study, number))
 
 
 def make_sampler(config: SearchConfig, number: int) -> BaseSampler:
@@ -266,14 +276,14 @@ def watch(sweeper: Mapping[str, Any]) -> Callable[[float, int], bool] | None:
     if sweeper.get("trial") is None or sweeper["pruner"] == "none":
         return None
     config = SearchConfig(**sweeper)
-    assert config.trial is not None
+    assert config.study_name is not None
     assert config.storage is not None
+    assert config.trial is not None
+    storage = open_storage(config.storage)
     study: Study = require_optuna().load_study(
-        study_name=config.study_name,
-        storage=open_storage(config.storage),
-        pruner=make_pruner(config),
+        study_name=config.study_name, storage=storage, pruner=make_pruner(config)
     )
-    storage, identity = study._storage, trial_id(study, config.trial)
+    identity = trial_id(storage, config.study_name, config.trial)
 
     def should_stop(loss: float, validation: int) -> bool:
         if validation not in storage.get_trial(identity).intermediate_values:

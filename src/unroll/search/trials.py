@@ -49,9 +49,19 @@ def carry_out(sweeper: OptunaSweeper, arguments: list[str]) -> None:
             ends: list[tuple[Note, Any]] = [item.return_value for item in returned]
             for trial, (note, result) in zip(trials, ends, strict=True):
                 search.tell(trial.number, note, result)
+                if result is not None and result.get("resumed_at") is not None:
+                    Multirun.adopt([result["run_id"]])  # it was a child of the earlier command
+                print(f"{told(search, trial.number)} ({' '.join(search.chosen(trial))})")
             if all(note.outcome == "elsewhere" for note, _ in ends):
                 time.sleep(POLL_SECONDS)
         report(search)
+
+
+def told(search: Search, number: int) -> str:
+    """What became of a trial, in a line."""
+    trial = search.study.get_trials(deepcopy=False)[number]
+    loss = f", validation loss {trial.value:.4f}" if trial.values else ""
+    return f"trial {number}: {trial.state.name.lower()}{loss}"
 
 
 def job_words(search: Search, trial: FrozenTrial) -> list[str]:

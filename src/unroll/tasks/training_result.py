@@ -68,6 +68,7 @@ def pruned_result(run: Run, outcome: Outcome) -> Result:
     return {
         "config_fingerprint": run.fingerprint,
         "pruned": True,
+        "resumed_at": run.resumed_at,
         "epochs": outcome.epochs,
         "steps": outcome.steps,
         "best_step": outcome.best_step,
