@@ -12,28 +12,23 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 from experiments import study
 from experiments.command import jobs_at_a_time, run_command
 from experiments.running import Session
 from experiments.study import Results, Study
+from unroll import overlay
 from unroll.errors import FAILED
-from unroll.folders import CONF, write_atomically
+from unroll.folders import CONF, OVERLAYS
 
 MODELS = ("rnn", "lstm", "gru", "transformer")
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
 DROPOUTS = (0.1, 0.3)
 SEED = 1
-OVERLAY = """\
-# @package _global_
-# Chosen by `make tune` on {corpus}: the best of {trials} trials by validation perplexity,
-# {perplexity:.1f}; learning rates {rates}; dropout {dropouts}.
-defaults:
-  - /experiment/study/_study
-  - override /model: {model}
-optimizer: {{learning_rate: {rate:g}}}
-training: {{dropout: {dropout:g}}}
-"""
+COMMENT = """\
+Chosen by `make tune` on {corpus}: the best of {trials} trials by validation perplexity,
+{perplexity:.1f}; learning rates {rates}; dropout {dropouts}."""
 
 
 def label(model: str, rate: float, dropout: float) -> str:
@@ -62,20 +57,20 @@ def reached(results: Results, trial: tuple[str, float, float]) -> float:
     return min(value for _, value in results[label(*trial)][0].curve("valid/perplexity"))
 
 
-def chosen(results: Results, model: str) -> str:
-    """The overlay of a model's best trial."""
+def write_chosen(results: Results, model: str, folder: Path) -> str:
+    """Write the overlay of a model's best trial; its text."""
     trials = [trial for trial in TRIALS if trial[0] == model]
     best = min(trials, key=lambda trial: reached(results, trial))
-    return OVERLAY.format(
+    comment = COMMENT.format(
         corpus=study.CORPUS.split()[0],
         trials=len(trials),
         perplexity=reached(results, best),
         rates=", ".join(f"{rate:g}" for rate in RATES),
         dropouts=", ".join(f"{dropout:g}" for dropout in DROPOUTS),
-        model=model,
-        rate=best[1],
-        dropout=best[2],
     )
+    words = [f"model={model}", f"optimizer.learning_rate={best[1]:g}"]
+    words += ["experiment=study/_study", f"training.dropout={best[2]:g}"]
+    return overlay.write(folder / f"{model}.yaml", comment, words)
 
 
 def tune(extra: list[str]) -> int:
@@ -87,9 +82,7 @@ def tune(extra: list[str]) -> int:
         print(f"tune: {failure.reason}", file=sys.stderr)
         return failure.code or FAILED
     for model in MODELS:
-        text = chosen(results[STUDY.name], model)
-        write_atomically(CONF / "experiment" / "study" / f"{model}.yaml", text)
-        print(text)
+        print(write_chosen(results[STUDY.name], model, CONF / OVERLAYS / "study"))
     print(f"tune: {time.monotonic() - start:.0f} s")
     return 0
 

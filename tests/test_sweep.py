@@ -32,6 +32,7 @@ def fails(error: BaseException) -> Any:
         ({"resumed_at": 7}, "resumed"),
         ({"reused": True}, "finished before"),
         ({"elsewhere": True}, "elsewhere"),
+        ({"pruned": True}, "pruned"),
     ],
 )
 def test_a_job_is_noted_by_what_its_result_says(result: dict[str, Any], outcome: str) -> None:

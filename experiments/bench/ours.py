@@ -46,6 +46,9 @@ class Silent:
     def log(self, figures: dict[str, float], step: int) -> None:
         pass
 
+    def should_stop(self, loss: float, validation: int) -> bool:
+        return False
+
 
 PLAIN = (
     "data=lee_news",

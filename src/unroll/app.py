@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,22 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unroll import sweep
 from unroll.config import Config, typed
-from unroll.errors import INTERRUPTED, TERMINATED, Refused, Terminated, explain
+from unroll.errors import INTERRUPTED, TERMINATED, Refused, Terminated, explain, require
 from unroll.folders import CONF
 from unroll.overrides import (
     CONFIG,
     config_source,
+    hydra_overrides,
     jobs_to_check,
+    search_space,
     to_hydra_command,
     to_hydra_override,
 )
 from unroll.registry import build, schema
 from unroll.run_directory import RunDirectory, remove_if_empty
+from unroll.search.config import SearchConfig
+from unroll.search.space import Space
+from unroll.search.study import Search, watch
 from unroll.terminal import PIPE_CLOSED, until_closed
 from unroll.tracking.multirun import Multirun
 from unroll.usage import usage
@@ -63,7 +68,9 @@ def command(words: list[str]) -> int:
         sys.argv[1:] = to_hydra_command(words)
         source = config_source(sys.argv[1:])
         for job_words in jobs_to_check(sys.argv[1:]):  # before the first job starts
-            compose(job_words, *source)
+            config = compose(job_words, *source)
+        if space := search_space(sys.argv[1:]):
+            check_search(space, hydra_overrides(sys.argv[1:]), config)
         # Hydra would compose the whole config only to read hydra.mode, which -m decides here
         Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG)(job)()
@@ -109,7 +116,7 @@ class Job:
     def __init__(self) -> None:
         self.failure: BaseException | None = None
 
-    def __call__(self, composed: DictConfig) -> dict[str, Any] | None:
+    def __call__(self, composed: DictConfig) -> Any:
         settings = HydraConfig.get()
         directory = Path(settings.runtime.output_dir)
         # as they were typed: a word may hold an interpolation that does not resolve
@@ -117,16 +124,23 @@ class Job:
         multirun = settings.mode == RunMode.MULTIRUN
 
         def work() -> dict[str, Any]:
-            return dispatch(typed(composed), directory, overrides, reuse=multirun)
+            return dispatch(
+                typed(composed),
+                directory,
+                overrides,
+                reuse=multirun,
+                should_stop=watch(settings.sweeper),
+            )
 
         try:
             with until_closed():  # the job of a multirun may be a process of its own
                 if not multirun:
                     return work()
-                note, _ = sweep.carry_out(int(settings.job.num), overrides, work)
+                note, result = sweep.carry_out(int(settings.job.num), overrides, work)
                 note.write(Path(settings.sweep.dir))
                 if note.reason:
                     print(f"unroll: job {note.number} failed: {note.reason}", file=sys.stderr)
+                return note, result
         except BaseException as error:
             if multirun:
                 raise
@@ -158,10 +172,33 @@ def end_sweep(folder: Path, name: str, added: Path | None) -> int:
     return sweep.exit_code(found)
 
 
+def check_search(space: Space, words: list[str], config: Config) -> None:
+    """Raise ``Refused`` if a search cannot begin, before it runs anything.
+
+    Args:
+        words: the overrides of Hydra's own config.
+        config: of one of its trials.
+    """
+    task = config.task.name
+    require(
+        task == "train",
+        f"hydra/sweeper=optuna compares trainings, and task={task} is none: leave one of them out",
+    )
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        composed = hydra.compose(CONFIG, words, return_hydra_config=True)
+    Search(SearchConfig(**composed.hydra.sweeper), space, Path(config.tracking.directory)).open()
+
+
 def dispatch(
-    config: Config, directory: Path, overrides: list[str], *, reuse: bool
+    config: Config,
+    directory: Path,
+    overrides: list[str],
+    *,
+    reuse: bool,
+    should_stop: Callable[[float, int], bool] | None = None,
 ) -> dict[str, Any]:
-    """Carry out one composed config in its run directory; return its result.
+    """Carry out one composed config in its run directory; return its result. A search may stop a
+    training by ``should_stop``, as ``tasks.train`` says.
 
     With ``reuse``, a training that has finished before under the same config fingerprint is not
     run again, unless ``config.rerun``.
@@ -171,8 +208,9 @@ def dispatch(
     """
     if not schema("task", config.task.name).reads_run:
         build("data", config.data).files()
+    watched = {} if should_stop is None else {"should_stop": should_stop}
     result: dict[str, Any] = build(
-        "task", config.task, config, directory, overrides, reuse and not config.rerun
+        "task", config.task, config, directory, overrides, reuse and not config.rerun, **watched
     )
     return result
 

@@ -147,8 +147,12 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     return None, FAILED
 
 
+DIVERGED = "the run failed: "
+"""Start of the line of a training whose loss is NaN or infinite."""
+
+
 def _diverged(error: Diverged) -> str:
-    return f"the run failed: {error}"
+    return f"{DIVERGED}{error}"
 
 
 def _unknown_option(error: MissingConfigException) -> str | None:

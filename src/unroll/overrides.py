@@ -17,9 +17,12 @@ from hydra.errors import HydraException
 from unroll.errors import Refused, bounded, require
 from unroll.folders import groups
 from unroll.registry import free_text
+from unroll.search.space import Space
 
 CONFIG = "config"
 """Name of the config that a command begins with, unless ``--config-name`` gives another."""
+SEARCH = "hydra/sweeper=optuna"
+"""The word that makes a multirun a search."""
 MODES = ("run", "multirun", "cfg", "info", "shell_completion", "experimental_rerun")
 """Hydra's flags that exclude each other."""
 LONG = 200
@@ -156,15 +159,18 @@ def jobs_to_check(command: list[str]) -> Iterator[list[str]]:
     Raises:
         Refused: a sweep has no values, or no end of them.
     """
-    given = _given(command)
-    if not given.multirun:
+    given, space = _given(command), search_space(command)
+    if space is not None:
+        yield from space.samples()
+    if space is not None or not given.multirun:
         return
     overrides = [parsed(word) for word in given.overrides]
     listed = [item for item in overrides if item.value_type != ValueType.GLOB_CHOICE_SWEEP]
     for item in listed:
         require(
             not item.is_interval_sweep(),
-            f"{item.input_line} has no list of values: name them, as in {item.key_or_group}=1,2,3",
+            f"{item.input_line} has no list of values: name them, as in {item.key_or_group}=1,2,3, "
+            f"or add {SEARCH}",
         )
     seen: set[str] = set()
     swept = [item for item in listed if not item.is_hydra_override()]
@@ -177,6 +183,26 @@ def jobs_to_check(command: list[str]) -> Iterator[list[str]]:
         if not seen.issuperset(job):
             seen.update(job)
             yield job
+
+
+def search_space(command: list[str]) -> Space | None:
+    """What a search varies; None if the command is none.
+
+    Args:
+        command: what ``to_hydra_command`` returned.
+
+    Raises:
+        Refused: as ``Space.of``.
+    """
+    given = _given(command)
+    if not given.multirun or SEARCH not in given.overrides:
+        return None
+    return Space.of([parsed(word) for word in given.overrides])
+
+
+def hydra_overrides(command: list[str]) -> list[str]:
+    """The overrides of Hydra's own config in a command that ``to_hydra_command`` returned."""
+    return [word for word in _given(command).overrides if parsed(word).is_hydra_override()]
 
 
 def config_source(command: list[str]) -> tuple[str, Path | None]:

@@ -17,7 +17,7 @@ from unroll.folders import write_atomically
 
 NOTES = "jobs"
 """Folder of the notes, in the directory of a multirun."""
-OUTCOMES = ("run", "resumed", "finished before", "elsewhere", "failed")
+OUTCOMES = ("run", "resumed", "finished before", "pruned", "elsewhere", "failed")
 POLL_SECONDS = 2.0
 
 
@@ -28,7 +28,7 @@ class Note:
     number: int
     overrides: list[str]
     outcome: str
-    """One of ``OUTCOMES``; elsewhere: another process runs it."""
+    """One of ``OUTCOMES``; pruned: a search stopped it; elsewhere: another process runs it."""
     reason: str = ""
     """Why it failed."""
     code: int = 0
@@ -60,6 +60,8 @@ def outcome(result: Mapping[str, Any]) -> str:
         return "elsewhere"
     if result.get("reused"):
         return "finished before"
+    if result.get("pruned"):
+        return "pruned"
     return "run" if result.get("resumed_at") is None else "resumed"
 
 

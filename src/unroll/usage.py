@@ -18,6 +18,7 @@ Groups (folders of conf/) and their options:
 Examples:
   unroll model=gru data/batching=sequential training.epochs=3
   unroll -m model=rnn,lstm,gru model.hidden_size=64,128
+  unroll -m hydra/sweeper=optuna 'optimizer.learning_rate=tag(log,interval(1e-3,3e-2))'
   unroll -m hydra/launcher=joblib hydra.launcher.n_jobs=2 seed=1,2,3
   unroll task=sample run=latest sampling.prefix="the prime minister"
   unroll task=evaluate run=latest evaluation.protocol=window

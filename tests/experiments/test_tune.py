@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from experiments import tune
@@ -28,14 +27,16 @@ def test_every_model_has_the_same_trials() -> None:
 
 
 def test_the_overlay_has_the_trial_with_the_least_validation_perplexity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     results: Any = {
         tune.label(*trial): [Trial(100.0 + number)] for number, trial in enumerate(tune.TRIALS)
     }
     results[tune.label("gru", 8e-3, 0.1)] = [Trial(50.0)]
-    overlay = yaml.safe_load(tune.chosen(results, "gru"))
+    text = tune.write_chosen(results, "gru", tmp_path)
+    overlay = yaml.safe_load((tmp_path / "gru.yaml").read_text())
     assert float(overlay["optimizer"]["learning_rate"]) == 8e-3
     assert overlay["training"] == {"dropout": 0.1}
     assert {"override /model": "gru"} in overlay["defaults"]
-    assert "50.0" in tune.chosen(results, "gru")
+    assert overlay["defaults"][0] == "/experiment/study/_study"
+    assert "50.0" in text

@@ -14,8 +14,10 @@ from unroll.data.token_stream import Encoded, TokenStream
 from unroll.data.vocabulary import SPECIALS, Vocabulary
 from unroll.errors import Refused
 from unroll.registry import build
+from unroll.tasks.run import Result
 from unroll.tasks.train import train
 from unroll.tasks.training_result import warn_of_unknown
+from unroll.tracking.recorded import Recorded
 from unroll.tracking.tracker import DisabledTracker
 
 TINY = ("data=text_files", "data.batching.length=5", "data.batching.batch_size=3",
@@ -130,3 +132,26 @@ def test_the_speed_and_the_largest_gradient_norm_are_metrics(trained, tmp_path: 
     for key, value in result["speed"].items():
         assert logged[f"speed/{key}"] == value
     assert logged["grad_norm_max"] >= logged["grad_norm"] > 0
+
+
+def test_a_pruned_training_ends_as_killed_is_not_reused_and_goes_on(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"one two three {i % 3} four five six ." for i in range(40)))
+    words = ["tracking=disabled", *LSTM, *TINY, "data.valid_fraction=0.2", f"data.path={text}"]
+    words += [f"tracking.directory={tmp_path}", f"data.cache={tmp_path}"]
+    config, places = compose(words), (tmp_path / "pruned", tmp_path / "again")
+
+    def run(directory: Path, stop: bool) -> Result:
+        return train(config.task, config, directory, words, True, lambda loss, validation: stop)
+
+    found = run(places[0], stop=True)
+    assert (found["pruned"], found["epochs"], "test" in found) == (True, 1.0, False)
+    recorded = Recorded(places[0])
+    assert (recorded.info.status, recorded.data.tags["outcome"]) == ("KILLED", "PRUNED")
+    assert json.loads((places[0] / "result.json").read_text())["valid"]["loss"] > 0
+
+    again = run(places[1], stop=False)  # as a later multirun would
+    assert (again["resumed_at"], again["epochs"]) == (found["steps"], 2.0)
+    recorded = Recorded(places[0])
+    assert (recorded.info.status, "outcome" in recorded.data.tags) == ("FINISHED", False)
+    assert not places[1].exists()

@@ -39,6 +39,8 @@ class Diary:
     states: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     at: dict[int, Callable[[], Any]] = field(default_factory=dict)
     on_call: Callable[[], Any] = lambda: None
+    stop_at: int | None = None
+    validations: list[tuple[float, int]] = field(default_factory=list)
 
     def log(self, figures: dict[str, float], step: int) -> None:
         self.on_call()
@@ -55,6 +57,10 @@ class Diary:
 
     def state_kept(self) -> None:
         pass
+
+    def should_stop(self, loss: float, validation: int) -> bool:
+        self.validations.append((loss, validation))
+        return validation == self.stop_at
 
     def validate(self) -> Score | None:
         self.on_call()

@@ -350,6 +350,37 @@ def test_without_patience_the_training_runs_to_its_end(training):
     assert (outcome.steps, outcome.best_step) == (5 * PER_EPOCH, PER_EPOCH)
 
 
+def test_a_training_is_pruned_by_the_number_and_the_loss_of_its_validation(training):
+    made = training(epochs=20, losses=[3.0, 2.0, 2.5, 1.0])
+    made.diary.stop_at = 3
+    outcome = made.trainer.fit()
+    assert made.diary.validations == [(3.0, 1), (2.0, 2), (2.5, 3)]
+    assert (outcome.steps, outcome.best_step, outcome.pruned) == (
+        3 * PER_EPOCH,
+        2 * PER_EPOCH,
+        True,
+    )
+
+
+def test_a_pruned_training_that_goes_on_equals_one_that_was_never_pruned(training):
+    whole, pruned, goes_on = (training(epochs=4, losses=lambda step: 9.0 - step) for _ in range(3))
+    expected = whole.trainer.fit()
+    pruned.diary.stop_at = 2
+    pruned.trainer.fit()
+    goes_on.trainer.load_state_dict(pruned.diary.states[-1][1])
+    outcome = goes_on.trainer.fit()
+    assert (outcome.steps, outcome.pruned) == (expected.steps, False)
+    assert goes_on.history == whole.history
+    assert same(goes_on.parameters, whole.parameters)
+    assert goes_on.diary.validations == [(9.0 - 3 * PER_EPOCH, 3), (9.0 - 4 * PER_EPOCH, 4)]
+
+
+def test_a_training_at_its_last_validation_is_not_pruned(training):
+    made = training(epochs=2, losses=[2.0, 1.0])
+    made.diary.stop_at = 2
+    assert made.trainer.fit().pruned is False
+
+
 def test_validation_runs_every_so_many_steps_and_at_the_end(training):
     made = training(epochs=2, validate_every=4, losses=[4.0, 3.0, 2.0, 1.0])
     outcome = made.trainer.fit()

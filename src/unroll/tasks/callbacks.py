@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,30 @@ from unroll.tracking import ledger
 from unroll.training import checkpoint
 from unroll.training.saved_state import Saved, StateWriter, go_back
 
+ShouldStop = Callable[[float, int], bool]
+"""``Callbacks.should_stop``: of a validation loss and its number."""
+
+
+def never(loss: float, validation: int) -> bool:
+    """A training that runs to its end."""
+    return False
+
 
 class RunCallbacks:
     """The callbacks of a learner whose run has a directory and a tracker.
 
     Args:
         model: a ``LanguageModel`` or an ``NGramModel``.
+        should_stop: asked after each validation.
     """
 
-    def __init__(self, run: Run, model: Any, encoded: Encoded) -> None:
+    def __init__(
+        self, run: Run, model: Any, encoded: Encoded, should_stop: ShouldStop = never
+    ) -> None:
         self.run, self.model, self.encoded = run, model, encoded
         self.header = checkpoint_header(run.config, encoded)
         self.folder = run.directory / ledger.CHECKPOINTS
+        self.should_stop = should_stop
         self.states = StateWriter(self.folder, ledger.BEST, run.config.training.checkpoints_kept)
 
     @property

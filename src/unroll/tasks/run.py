@@ -106,6 +106,11 @@ class Run:
         self.tracker.tag("interrupted", "true")
         self.status = "KILLED"
 
+    def prune(self) -> None:
+        """Mark a run that is stopped because others do better: it ends as KILLED."""
+        self.tracker.tag("outcome", "PRUNED")
+        self.status = "KILLED"
+
     def _tags(self) -> dict[str, str]:
         commit, tracking = git_commit(), self.config.tracking
         groups = {"study": tracking.study, "label": tracking.label}

@@ -14,7 +14,7 @@ from unroll.evaluation.perplexity import require_scorable
 from unroll.generation.sampler import sample
 from unroll.registry import build, target
 from unroll.tasks.adapted import adapted_score, mixed_runs, require_split
-from unroll.tasks.callbacks import RunCallbacks, restore_best
+from unroll.tasks.callbacks import RunCallbacks, ShouldStop, never, restore_best
 from unroll.tasks.config import TaskConfig
 from unroll.tasks.memory import enough_memory
 from unroll.tasks.resume import cut_off_training, named_training, share_state
@@ -23,6 +23,7 @@ from unroll.tasks.samples import chosen_prefixes
 from unroll.tasks.training_result import (
     final_figures,
     keep_artifacts,
+    pruned_result,
     show_text,
     show_training,
     training_result,
@@ -38,13 +39,19 @@ GRADIENT_SEQUENCES = 64
 
 
 def train(
-    task: TaskConfig, config: Config, directory: Path, overrides: list[str], reuse: bool
+    task: TaskConfig,
+    config: Config,
+    directory: Path,
+    overrides: list[str],
+    reuse: bool,
+    should_stop: ShouldStop = never,
 ) -> Result:
     """Train a model, score the test split with its best checkpoint, generate text.
 
     With ``config.resume`` a training that was started before goes on. With ``reuse`` a job of a
     multirun or study does the same if it was cut off; one that has finished is not run again, and
-    one that another process is running is left to it.
+    one that another process is running is left to it. If ``should_stop`` says so, the training is
+    pruned: it ends early, as KILLED, and is neither scored nor reused, but can go on.
 
     Raises:
         Refused: the config does not fit the corpus, or a batch does not fit into memory.
@@ -56,7 +63,7 @@ def train(
         return carry_out(*named_training(config, overrides))
     run = Run(config, directory, overrides)
     if not reuse:
-        return carry_out(run, None)
+        return carry_out(run, None, should_stop)
     with ledger.claimed(Path(config.tracking.directory), run.fingerprint) as claimed:
         if not claimed:
             say(f"{run.name} is being run by another process, and is left to it")
@@ -66,13 +73,13 @@ def train(
             return reused
         cut_off = cut_off_training(run)
         if cut_off is None:
-            return carry_out(run, None)
-        result = carry_out(*cut_off)
+            return carry_out(run, None, should_stop)
+        result = carry_out(*cut_off, should_stop)
         run.tracker.reuse(run.fingerprint)  # it is a child of the multirun that was cut off
         return result
 
 
-def carry_out(run: Run, saved: Saved | None) -> Result:
+def carry_out(run: Run, saved: Saved | None, should_stop: ShouldStop = never) -> Result:
     """Train from the start or from a saved state, score, generate text; see ``train``."""
     config, directory = run.config, run.directory
     encoded = encode(config.data, build("data", config.data))
@@ -84,7 +91,7 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
     others = mixed_runs(config, encoded.tokenizer, vocabulary)
     prepare(config)  # after the other runs, whose weights are drawn before they are read
     model = build("model", config.model, len(vocabulary), config.precision).to(device(config))
-    callbacks = RunCallbacks(run, model, encoded)
+    callbacks = RunCallbacks(run, model, encoded, should_stop)
     learner: Learner = target("learner", config.model.name).from_config(
         config, model, encoded.streams["train"], callbacks
     )
@@ -102,6 +109,9 @@ def carry_out(run: Run, saved: Saved | None) -> Result:
             share_state(run)
             raise Terminated(f"; unroll resume={directory} goes on") from error
         tracker.param("model.parameters", model.parameter_count)
+        if outcome.pruned and not outcome.interrupted:
+            run.prune()
+            return run.keep(pruned_result(run, outcome), {}, outcome.steps)
         if outcome.interrupted:
             say("interrupted: the checkpoints are saved; scoring the best one")
             run.interrupt()

@@ -57,6 +57,25 @@ def training_result(
     }
 
 
+def pruned_result(run: Run, outcome: Outcome) -> Result:
+    """The content of result.json of a training that was pruned, which is said in a line."""
+    valid = outcome.best_valid
+    assert valid is not None, "only a validation can prune"
+    say(
+        f"pruned after step {outcome.steps:,}, because other trials do better: best validation "
+        f"loss {valid.nats_per_token:.4f}"
+    )
+    return {
+        "config_fingerprint": run.fingerprint,
+        "pruned": True,
+        "resumed_at": run.resumed_at,
+        "epochs": outcome.epochs,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+        "valid": {"loss": valid.nats_per_token} | valid.figures(),
+    }
+
+
 def final_figures(
     outcome: Outcome, test: Score | None, adapted: Adapted | None
 ) -> dict[str, float]:

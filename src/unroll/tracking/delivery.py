@@ -18,7 +18,17 @@ from unroll.folders import write_atomically
 from unroll.tracking import inputs, ledger
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import PARENT_TAG
-from unroll.tracking.journal import BEGIN, DELIVERED, Cursor, Entry, Journal, Reader, points, say
+from unroll.tracking.journal import (
+    BEGIN,
+    DELIVERED,
+    STOP_TAGS,
+    Cursor,
+    Entry,
+    Journal,
+    Reader,
+    points,
+    say,
+)
 from unroll.tracking.store import (
     ABSENT,
     KEY_TAG,
@@ -255,7 +265,7 @@ class Delivery:
         client = self.connected()
         tags = client.get_run(self._run).data.tags
         client.update_run(self._run, status="RUNNING")
-        for tag in {"interrupted", "failure"} & set(tags):
+        for tag in STOP_TAGS & set(tags):
             client.delete_tag(self._run, tag)
 
     ACTIONS: ClassVar[dict[str, Callable[[Delivery, list[Entry]], None]]] = {

@@ -30,6 +30,9 @@ RETRY_SECONDS = 1.0  # between two tries to write to a full disk
 BEGIN = ("start", "extend")
 """Kinds of the first entry of a run: of a new one, and of additions to one that exists."""
 
+STOP_TAGS = {"interrupted", "failure", "outcome"}
+"""Tags that say why a run stopped, which a run that goes on loses."""
+
 NOT_REPEATED = "gradient_flow/"
 """Start of the names of curves that a resumed run does not make again as they were: their steps
 are distances, and the model behind them is another one."""

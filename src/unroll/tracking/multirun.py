@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,21 @@ class Multirun(Callback):
             sys.exit(BAD_INPUT)
         if parent is not None:
             Multirun.tracker, os.environ[PARENT] = tracker, parent
+
+    @staticmethod
+    def adopt(run_ids: Iterable[str]) -> None:
+        """Name runs of an earlier multirun among the children."""
+        from unroll.tracking.family import REUSED
+
+        if Multirun.tracker is not None:
+            for run_id in run_ids:
+                Multirun.tracker.tag(f"{REUSED}{run_id}", "true")
+
+    @staticmethod
+    def keep(path: Path) -> None:
+        """Keep a file with the parent run."""
+        if Multirun.tracker is not None:
+            Multirun.tracker.log_file(path)
 
     @staticmethod
     def close(status: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unroll.errors import require
-from unroll.tracking.journal import Cursor, entries, points
+from unroll.tracking.journal import STOP_TAGS, Cursor, entries, points
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Recorded:
                 self.info.status, self.info.end_time = entry["status"], entry["time"]
             elif entry["kind"] == "resume":
                 self.info.status, self.info.end_time = "RUNNING", None
-                for tag in ("interrupted", "failure"):
+                for tag in STOP_TAGS:
                     self.data.tags.pop(tag, None)
         for key, curve in self._curves.items():
             last = max(curve, key=lambda point: (point.step, point.timestamp, point.value))

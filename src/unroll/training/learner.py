@@ -43,6 +43,14 @@ class Callbacks(Protocol):
     def log(self, figures: dict[str, float], step: int) -> None:
         """Add a point to each of these curves."""
 
+    def should_stop(self, loss: float, validation: int) -> bool:
+        """Whether the training is to stop, because others were better at this validation.
+
+        Args:
+            loss: of the validation split, in nats per token.
+            validation: its number, from 1.
+        """
+
 
 class Learner(Protocol):
     """Trains a model, by gradient descent or by counting."""
@@ -85,6 +93,8 @@ class Outcome:
     best_valid: Score | None = None
     best_step: int = 0
     interrupted: bool = False
+    pruned: bool = False
+    """Stopped before its end by ``Callbacks.should_stop``."""
     history: History = field(default_factory=dict)
     step_seconds: array[float] = field(default_factory=lambda: array("f"))
     """Duration of each step; 4 bytes a step."""

@@ -63,7 +63,7 @@ class Trainer:
         callbacks: Callbacks,
     ) -> None:
         self.model, self.stream, self.batching, self.config = model, stream, batching, config
-        self.seed, self.callbacks = seed, callbacks
+        self.seed, self.callbacks, self.pruned = seed, callbacks, False
         self.outcome, self.progress = Outcome(), Progress()
         self.unread: list[Step] = []
         self.truncation: Truncation = build("training/truncation", config.truncation, seed)
@@ -109,7 +109,7 @@ class Trainer:
         if interrupted.terminated:
             self.callbacks.state_kept()
             raise Terminated
-        outcome.interrupted = interrupted.is_set()
+        outcome.interrupted, outcome.pruned = interrupted.is_set(), self.pruned
         self._save("last")
         if self.progress.validated_at != outcome.steps:
             self._validate()
@@ -160,10 +160,11 @@ class Trainer:
             self.progress.reached = best.nats_per_token
 
     def _ended(self) -> bool:
-        """Whether one of the bounds is reached."""
+        """Whether one of the bounds is reached, or the run is pruned."""
         config, progress, outcome = self.config, self.progress, self.outcome
         return (
-            (config.epochs is not None and progress.epoch >= config.epochs)
+            self.pruned
+            or (config.epochs is not None and progress.epoch >= config.epochs)
             or (config.max_steps is not None and outcome.steps >= config.max_steps)
             or (config.max_minutes is not None and outcome.seconds >= 60 * config.max_minutes)
             or (config.patience is not None and progress.waited >= config.patience)
@@ -367,6 +368,8 @@ class Trainer:
                 "valid/accuracy": found.accuracy,
             }
         )
+        stop = self.callbacks.should_stop(loss, len(outcome.history["valid/loss"]))
+        self.pruned = stop and not self._ended()  # at its end there is nothing to save
 
     def _show(self, bar: Any) -> None:
         """Move the progress bar on; its figures are those that were read last."""
