@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from unroll.errors import Refused, require, require_one_of
 from unroll.registry import register, register_schema
 
+MOST_SHARDS = 256
+"""Each is an open file of every process that reads them; systems allow 1,024."""
+
 
 @dataclass(frozen=True)
 class VocabularyConfig:
@@ -126,6 +129,9 @@ class CorpusConfig:
     """End every document with `<eos>`."""
     cache: str
     """Folder of the token streams."""
+    shards: int
+    """Number of files in which a split is written, each by a process of its own if there is a core
+    for it. An entry that is in the cache is read, whatever its number of files."""
     vocabulary: VocabularyConfig
     tokenizer: TokenizerConfig
     batching: BatchingConfig
@@ -145,6 +151,10 @@ class CorpusConfig:
         require(
             self.limit is None or self.limit >= 1,
             f"data.limit={self.limit} must be at least 1 (or null for all documents)",
+        )
+        require(
+            1 <= self.shards <= MOST_SHARDS,
+            f"data.shards={self.shards} must be from 1 to {MOST_SHARDS}",
         )
 
 

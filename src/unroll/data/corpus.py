@@ -11,6 +11,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,7 @@ class Corpus:
             Refused: a file is missing or unreadable, or there are too few documents to hold out.
         """
         import datasets
+        import numpy as np
 
         datasets.disable_progress_bars()
         tables = self.tables()
@@ -88,7 +90,7 @@ class Corpus:
         for split in tables:
             require(len(tables[split]) > 0, f"{self.where(split)}: no text in the {split} split")
         documents = len(tables["train"])
-        left = list(range(documents))
+        left = np.arange(documents)
         for split in ("test", "valid"):
             share = getattr(self.config, f"{split}_fraction")
             if split not in tables and share > 0:
@@ -99,9 +101,9 @@ class Corpus:
                     f"hold out any for {split}: give more text, set data.{split}_fraction=0, or "
                     "split plain text into more documents with data.document=line",
                 )
-                chosen = set(_seeded_choice(left, held, self.config.split_seed))
-                tables[split] = tables["train"].select(sorted(chosen))
-                left = [row for row in left if row not in chosen]
+                shuffled = np.random.default_rng(self.config.split_seed).permutation(left)
+                chosen, left = np.sort(shuffled[:held]), np.sort(shuffled[held:])
+                tables[split] = tables["train"].select(chosen)
         if len(left) < documents:
             tables["train"] = tables["train"].select(left)
         return tables
@@ -112,11 +114,9 @@ class Corpus:
         return str(paths[0]) if paths else f"data={self.config.name}"
 
 
-def _seeded_choice(rows: list[int], count: int, seed: int) -> list[int]:
-    import numpy as np
-
-    chosen: list[int] = np.random.default_rng(seed).permutation(rows)[:count].tolist()
-    return chosen
+def texts(table: Dataset) -> Iterator[str]:
+    """The documents of a table, with a thousand in memory at a time."""
+    return chain.from_iterable(batch[TEXT] for batch in table.iter(batch_size=1000))
 
 
 def part_of_gensim(file: str, corpus: str) -> Path:
