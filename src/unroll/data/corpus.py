@@ -10,14 +10,15 @@ import hashlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unroll.data.address import file_at
 from unroll.data.config import CorpusConfig, LeeNewsConfig, PennTreebankConfig, TextFilesConfig
 from unroll.data.tables import TABLES, Column, column_texts
-from unroll.data.text_reader import Reader, content_hash, existing, expand
+from unroll.data.text_reader import File, Reader, content_hash, existing, expand
 from unroll.errors import Refused, explain, redacted, require
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Corpus:
     def __init__(self, config: CorpusConfig) -> None:
         self.config = config
 
-    def files(self) -> dict[str, list[Path]]:
+    def files(self) -> Mapping[str, Sequence[File]]:
         """The files of each split that the corpus itself has.
 
         Raises:
@@ -41,13 +42,13 @@ class Corpus:
         """
         raise NotImplementedError
 
-    def table(self, files: list[Path]) -> Dataset:
-        """The documents of a split, one per row, in the column ``text``."""
+    def table(self, files: list[Any]) -> Dataset:
+        """The documents of these ``files``, one per row, in the column ``text``."""
         raise NotImplementedError
 
     def tables(self) -> dict[str, Dataset]:
         """The tables of the splits that the corpus itself has."""
-        return {split: self.table(paths) for split, paths in self.files().items()}
+        return {split: self.table(list(paths)) for split, paths in self.files().items()}
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -172,11 +173,11 @@ class PennTreebank(Corpus):
 
 
 class TextFiles(Corpus):
-    """Any text: plain, gz, zip, CSV, JSONL, Parquet; a file, a folder or a glob."""
+    """Any text: plain, gz, zip, CSV, JSONL, Parquet; a file, a folder, a glob or an address."""
 
     config: TextFilesConfig
 
-    def files(self) -> dict[str, list[Path]]:
+    def files(self) -> Mapping[str, Sequence[File]]:
         given = {"train": self.config.path}
         if self.config.valid_path is not None:
             given["valid"] = self.config.valid_path
@@ -197,33 +198,44 @@ class TextFiles(Corpus):
             "text_column": config.text_column,
         }
 
-    def table(self, files: list[Path]) -> Dataset:
+    def table(self, files: list[File]) -> Dataset:
         config = self.config
         reader = Reader(config.document, config.encoding)
-        return streamed(files, config.cache, reader, config.text_column)
+        return streamed(files, config.cache, reader, config.text_column, config.limit)
 
 
-def _documents(paths: list[str], reader: Reader, column: Column) -> Iterator[dict[str, str]]:
-    for path in map(Path, paths):
-        texts = (
-            column_texts(path, column, reader.encoding)
-            if path.suffix in TABLES
-            else reader.documents(path)
-        )
-        yield from ({TEXT: text} for text in texts)
+def _documents(
+    paths: list[str], reader: Reader, column: Column, limit: int | None = None
+) -> Iterator[dict[str, str]]:
+    documents = chain.from_iterable(_texts(file_at(path), reader, column) for path in paths)
+    yield from ({TEXT: text} for text in islice(documents, limit))
 
 
-def streamed(files: list[Path], cache: str, reader: Reader, column: Column = TEXT) -> Dataset:
-    """A table on disk of the documents of ``files``, written while they are read."""
+def _texts(path: File, reader: Reader, column: Column) -> Iterator[str]:
+    if path.suffix in TABLES:
+        return column_texts(path, column, reader.encoding)
+    return reader.documents(path)
+
+
+def streamed(
+    files: Sequence[File],
+    cache: str,
+    reader: Reader,
+    column: Column = TEXT,
+    limit: int | None = None,
+) -> Dataset:
+    """A table on disk of the first ``limit`` documents of ``files``, written while they are read;
+    what follows is not read."""
     paths = [str(path) for path in files]
     arguments = {"paths": paths, "reader": reader, "column": column}
+    arguments |= {} if limit is None else {"limit": limit}
     return generated(_documents, arguments, files, cache)
 
 
 def generated(
     rows: Callable[..., Iterator[dict[str, str]]],
     arguments: dict[str, Any],
-    files: list[Path],
+    files: Sequence[File],
     cache: str,
 ) -> Dataset:
     """A table on disk of what ``rows(**arguments)`` yields, made from ``files``."""
@@ -243,7 +255,7 @@ def generated(
     try:
         return table()
     except Exception as error:
-        _require_text(files[0], error)
+        _require_text(files[0] if files else folder, error)
         if not existed or explain(error)[0] is not None:
             raise
     discard(folder)
@@ -256,7 +268,7 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _require_text(file: Path, error: BaseException) -> None:
+def _require_text(file: object, error: BaseException) -> None:
     """Raise ``Refused`` if ``error``, which ``datasets`` raised, comes from the content of the
     files."""
     cause: BaseException | None = error
@@ -278,7 +290,7 @@ def _once(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _cache_folder(files: list[Path], cache: str, how: str) -> Path:
+def _cache_folder(files: Sequence[File], cache: str, how: str) -> Path:
     """The cache folder of these files; files with the same names but other content get another."""
     digest = hashlib.blake2b(how.encode(), digest_size=16)
     for path in files:
