@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 CHARACTERS_AT_ONCE = 1 << 20  # of the documents that are tokenized together
 IDS_AT_ONCE = 1 << 20  # that are counted or replaced together
+IDLE_SECONDS = 10
+"""After which a process ends that has no shard to write, also where its parent was killed."""
 
 Ids = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
@@ -199,12 +201,16 @@ def cut(table: Dataset, shards: int) -> list[Dataset]:
 def in_processes(call: Callable[..., Any], arguments: Iterable[Sequence[Any]], jobs: int) -> Any:
     """``call`` with each of the arguments, by up to ``jobs`` processes and one for each core
     (joblib counts them; ``LOKY_MAX_CPU_COUNT`` sets fewer). The results, in order."""
-    from joblib import Parallel, cpu_count, delayed
+    from joblib import Parallel, cpu_count, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
 
     jobs = min(jobs, cpu_count())
-    work = call if jobs == 1 else _alone
-    first = () if jobs == 1 else (call,)
-    return Parallel(n_jobs=jobs)(delayed(work)(*first, *each) for each in arguments)
+    if jobs == 1:
+        return [call(*each) for each in arguments]
+    with parallel_config("loky", idle_worker_timeout=IDLE_SECONDS):
+        found = Parallel(n_jobs=jobs)(delayed(_alone)(call, *each) for each in arguments)
+    get_reusable_executor().shutdown()  # a training does not need their memory
+    return found
 
 
 def _alone(call: Callable[..., Any], *arguments: Any) -> Any:
