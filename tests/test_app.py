@@ -139,6 +139,7 @@ def test_every_option_of_every_group_composes() -> None:
             continue
         words = [f"{group}={path.stem}"]
         words += ["data.path=x"] if path.stem in ("penn_treebank", "text_files", "lyrics") else []
+        words += ["data.dataset=x"] if path.stem == "hub" else []
         if group == "task" and schema("task", path.stem).reads_run:
             words += ["run=latest"]
         words += ["task.runs=[latest]"] if path.stem == "compare" else []

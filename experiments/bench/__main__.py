@@ -4,7 +4,7 @@
 
 Overrides apply to every config of ours, such as ``precision=float32``. The environment may give:
 
-ROWS="twin lab"          rows to measure; all where it is empty
+ROWS="twin lab"          rows to measure, also growth and encoding; all where it is empty
 PEER=FOLDER              a checkout of github.com/pytorch/examples, with PENN_TREEBANK=FOLDER
 PENN_TREEBANK, AG_NEWS   folders of the texts; generated text of the same vocabulary without them
 FULL=1                   also the rows that take an hour
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from experiments.bench import growth, machine
+from experiments.bench import encoding, growth, machine
 from experiments.bench.contest import GIVEN, Bench, Row, selected
 from experiments.bench.results import HEAD, PLACE, Measurement, Results, aligned, cells
 from experiments.bench.rows import CONTESTS
@@ -25,7 +25,7 @@ from experiments.command import run_command
 from unroll.app import compose
 from unroll.tracking.source import git_commit
 
-GROWTH = "growth"
+GROWTH, ENCODING = "growth", "encoding"
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def bench(extra: Sequence[str], rows: Sequence[str]) -> int:
     """
     start = time.monotonic()
     compose(extra)
-    keys = selected(CONTESTS, rows, [GROWTH])
+    keys = selected(CONTESTS, rows, [GROWTH, ENCODING])
     Bench.from_environment(machine.Machine("cpu"), extra)  # refused before anything is measured
     results = Results(command(extra), git_commit(), time.strftime("%Y-%m-%d"))
     for device in machine.devices():
@@ -60,7 +60,10 @@ def bench(extra: Sequence[str], rows: Sequence[str]) -> int:
                 results.keep(PLACE)
                 say(measured, found.machine, time.monotonic() - start)
     if GROWTH in keys:
-        results.growth = growth.measured(extra)
+        results.growth += growth.measured(extra)
+        results.keep(PLACE)
+    if ENCODING in keys:
+        results.growth += encoding.measured()
         results.keep(PLACE)
     print(aligned([HEAD, *results.table()]))
     print(f"bench: {PLACE} ({time.monotonic() - start:.0f} s)")

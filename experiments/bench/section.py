@@ -6,6 +6,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from experiments.bench import encoding
 from experiments.bench.contest import Row
 from experiments.bench.growth import AXES, Grown
 from experiments.bench.machine import Machine
@@ -72,8 +73,11 @@ def answer(results: Results) -> Answer:
         sentence("{} of the {} bars that were measured are reached.", reached, bars),
     ]
     parts: list[Drawing | Table] = [_table(results)]
-    if results.growth:
+    measured = {point.axis for point in results.growth}
+    if measured - {encoding.AXIS}:
         parts.append(_growth(results.growth))
+    if encoding.AXIS in measured:
+        parts.append(_encoding(results.growth))
     parts.append(_forecast(cpu))
     return Answer(sentences, list(parts))
 
@@ -124,6 +128,22 @@ def _growth(growth: Sequence[Grown]) -> Drawing:
         "text grows under an RNN of 16 units."
     )
     return plots.curves("bench_growth", caption, panels, columns=2, width=4.2)
+
+
+def _encoding(growth: Sequence[Grown]) -> Drawing:
+    points = [point for point in growth if point.axis == encoding.AXIS]
+    panels = []
+    for key, quantity in {"rate": "MB of text a second", "megabytes": "peak memory (MB)"}.items():
+        lines: dict[str, list[list[tuple[float, float]]]] = {}
+        for point in points:
+            lines.setdefault(point.softmax, [[]])[0].append((point.place, getattr(point, key)))
+        panels.append(Panel(encoding.AXIS, quantity, lines, log_x=True))
+    caption = (
+        f"Tokenizing a text in {encoding.SHARDS} shards: its rate, in which the start of the "
+        "processes counts, and the largest memory of all of them together, without the pages of "
+        "mapped files, against the size of the text and by tokenizer and number of processes."
+    )
+    return plots.curves("bench_encoding", caption, panels, columns=2, width=4.2)
 
 
 def _forecast(cpu: Measurement) -> Table:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unroll.app import compose
-from unroll.data.token_stream import Ids, TokenStream, encode
+from unroll.data.shards import Ids
+from unroll.data.token_stream import TokenStream, encode
 from unroll.data.vocabulary import SPECIALS, Vocabulary
 from unroll.registry import build
 
@@ -39,7 +40,7 @@ class Text:
 
     def counts(self) -> npt.NDArray[np.int64]:
         """How often each token occurs, ``(vocabulary,)``."""
-        return np.bincount(self.stream.tokens, minlength=len(self))
+        return np.bincount(np.asarray(self.stream.tokens), minlength=len(self))
 
 
 def zipf(tokens: int, vocabulary: int, generator: np.random.Generator) -> Ids:

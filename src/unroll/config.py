@@ -70,8 +70,15 @@ OmegaConf.register_new_resolver(
 OmegaConf.register_new_resolver("through", lambda gap: max(gap, 0) + 1, replace=True)
 
 
-PLACES = ("tracking.", "data.path", "data.valid_path", "data.test_path", "data.cache")
-"""Keys that say where things are stored, not what is run."""
+PLACES = (
+    "tracking.",
+    "data.path",
+    "data.valid_path",
+    "data.test_path",
+    "data.cache",
+    "data.shards",
+)
+"""Keys that say where and how things are stored, not what is run."""
 
 
 WITHOUT_REGULARIZERS = {

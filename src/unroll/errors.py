@@ -29,6 +29,8 @@ BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 75
 sysexits.h: try again)."""
 LONGEST = 390
 """Characters of an error line, so that the name of the program before it fits into 400."""
+QUOTED = 200
+"""Characters of foreign text that an error line may contain."""
 
 TYPES = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
 _WRONG_TYPE = re.compile(

@@ -38,7 +38,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "longer": lambda content: content + b"\0\0\0\0",
     "a bit": lambda content: bytes([content[0] ^ 1]) + content[1:],
 }
-FILES = ["meta.json", "vocabulary.json", "tokenizer.json", "train.tokens", "train.offsets"]
+FILES = ["meta.json", "vocabulary.json", "tokenizer.json", "train-0.tokens", "train.offsets"]
 
 
 @pytest.mark.parametrize("name", [*FILES, token_stream.DIGESTS])
@@ -60,7 +60,7 @@ def test_a_damaged_file_of_an_entry_is_made_again_with_one_line(
 
 def test_a_missing_file_of_an_entry_is_made_again(encoded, tmp_path: Path) -> None:
     before = np.array(encoded().streams["train"].tokens)
-    (entry(tmp_path) / "train.tokens").unlink()
+    (entry(tmp_path) / "train-0.tokens").unlink()
     assert np.array_equal(encoded().streams["train"].tokens, before)
 
 

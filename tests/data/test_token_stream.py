@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unroll.data import token_stream
+from unroll.data import shards, token_stream
 from unroll.data.config import VocabularyConfig
 from unroll.data.token_stream import TokenStream, encode
 from unroll.data.vocabulary import END, SPECIALS, Vocabulary
@@ -136,18 +136,22 @@ TEXTS = st.lists(WORDS, min_size=1, max_size=12)
 @pytest.mark.parametrize("tokenizer", ["word", "character", "subword"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_encoding_in_blocks_equals_encoding_one_document_after_another(composed, tokenizer, data):
+def test_encoding_in_blocks_and_shards_equals_encoding_one_document_after_another(
+    composed, tokenizer, data
+):
     tables = {split: data.draw(TEXTS) for split in LINES}
     frequent = data.draw(st.sampled_from([VocabularyConfig(1, None), VocabularyConfig(2, 8)]))
     with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_stream, "CHARACTERS_AT_ONCE", data.draw(st.integers(1, 80)))
-        patch.setattr(token_stream, "IDS_AT_ONCE", data.draw(st.integers(1, 50)))
+        patch.setattr(shards, "CHARACTERS_AT_ONCE", data.draw(st.integers(1, 80)))
+        patch.setattr(shards, "IDS_AT_ONCE", data.draw(st.integers(1, 50)))
         config = replace(
             composed(f"data/tokenizer={tokenizer}").data,
             vocabulary=frequent,
             append_eos=data.draw(st.booleans()),
             cache=cache,
+            shards=data.draw(st.integers(1, 5)),
         )
+        patch.setattr("joblib.cpu_count", lambda: 1)  # processes are tested below
         learned, vocabulary, streams = plain(config, tables)
         if any(ends[-1] == 0 for _, ends, _ in streams.values()) or not any(
             learned.tokenize(text) for text in tables["train"]
@@ -161,24 +165,16 @@ def test_encoding_in_blocks_equals_encoding_one_document_after_another(composed,
         assert list(found.streams) == list(tables)
         for split, (ids, ends, characters) in streams.items():
             stream = found.streams[split]
-            assert (stream.tokens.tolist(), stream.offsets.tolist()) == (ids, ends)
+            assert (np.asarray(stream.tokens).tolist(), stream.offsets.tolist()) == (ids, ends)
             assert stream.characters == characters
         files = {path.name for path in (Path(cache) / "streams" / found.fingerprint).iterdir()}
         assert files == {"vocabulary.json", "tokenizer.json", "meta.json", "digests.json"} | {
-            f"{split}.{part}" for split in tables for part in ("tokens", "offsets")
+            f"{split}.offsets" for split in tables
+        } | {
+            f"{split}-{shard}.tokens"
+            for split, documents in tables.items()
+            for shard in range(min(config.shards, len(documents)))
         }
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.text(max_size=9)), st.integers(1, 40))
-def test_blocks_hold_all_documents_in_order_and_few_characters(documents, at_once):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_stream, "CHARACTERS_AT_ONCE", at_once)
-        found = list(token_stream.blocks(documents))
-    assert [text for block in found for text in block] == documents
-    for block in found:
-        assert block
-        assert sum(len(text) + 1 for text in block[:-1]) < at_once
 
 
 def test_nothing_is_learned_from_documents_that_are_held_out(corpus):

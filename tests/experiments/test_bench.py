@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from experiments.bench import contest, counts, growth, machine, others, ours, peer, plain, text
+from experiments.bench import (
+    contest,
+    counts,
+    encoding,
+    growth,
+    machine,
+    others,
+    ours,
+    peer,
+    plain,
+    text,
+)
 from experiments.bench import section as page_section
 from experiments.bench.contest import Bar, Bench, Contest, Ours, Row, bar
 from experiments.bench.counts import Cluster, Cost, Shape
@@ -315,6 +327,27 @@ def test_a_point_of_growth_is_measured_in_a_process_of_its_own(tmp_path: Path) -
         growth.probe("model.hidden_size=0", 5000, 50, 1)
 
 
+def test_tokenizing_is_measured_in_processes_of_its_own() -> None:
+    rate, megabytes = encoding.probe(0.1, 1, "data/tokenizer=word")
+    assert rate > 0
+    assert 20 < megabytes < 2000
+
+
+def test_memory_that_is_held_is_seen_and_mapped_pages_are_not(tmp_path: Path) -> None:
+    if not (encoding.PROC / "self" / "status").exists():
+        pytest.skip("needs /proc")
+    (tmp_path / "mapped").write_bytes(bytes(1 << 26))
+    with encoding.peak() as found:
+        mapped = np.memmap(tmp_path / "mapped", np.uint8, mode="r")
+        assert mapped.sum() == 0
+        time.sleep(4 * encoding.SAMPLED)
+        before = max(found)
+        grown = np.ones(1 << 28, np.uint8)
+        time.sleep(4 * encoding.SAMPLED)
+    assert before < found[0] + (1 << 25)
+    assert max(found) - before > 0.9 * len(grown)
+
+
 def fixed(value: float) -> object:
     return lambda bench: lambda: value
 
@@ -353,6 +386,7 @@ def found_results() -> Results:
         for softmax in axis.softmaxes
         for place in axis.points
     ]
+    grown += [Grown(encoding.AXIS, "word, 1 process", size, 5.0, 200.0) for size in encoding.SIZES]
     devices = {"cpu": Measurement(SLOW, rows), "cuda": cuda}
     return Results("make bench PEER=...", "0123456789abcdef", "2026-01-31", devices, grown)
 
@@ -389,7 +423,8 @@ def test_the_section_is_drawn_from_the_file_and_absent_without_it(
     assert "make bench PEER=..." in html
     assert "1 of the 2 bars" in html
     assert "generated under Zipf&#39;s law over 57,258 tokens" in html
-    assert (tmp_path / "figures" / "bench_growth.svg").is_file()
+    for name in ("bench_growth", "bench_encoding"):
+        assert (tmp_path / "figures" / f"{name}.svg").is_file()
 
 
 def test_a_larger_machine_is_predicted_at_the_same_share_of_its_limit() -> None:

@@ -133,6 +133,22 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(home, whole, number, 
     assert ledger.is_finished(stopped)
 
 
+def test_a_training_from_shards_that_was_stopped_ends_as_one_from_a_single_file(home, whole):
+    shards, name = ("data.shards=8", f"data.cache={home}/cache of shards"), "stopped on shards"
+    process = started(home, name, *LONG, *shards)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert len(list((home / "cache of shards").rglob("train-*.tokens"))) == 8
+    resumed_in_a_new_process(home)
+    result, expected = (
+        json.loads((each / ledger.RESULT).read_text()) for each in (home / name, whole)
+    )
+    assert 0 < result["resumed_at"] < result["steps"]
+    assert result["config_fingerprint"] == expected["config_fingerprint"]
+    assert weights(home / name) == weights(whole)
+    assert history(home / name) == history(whole)
+
+
 def test_a_finished_run_goes_on_to_a_raised_bound(home, train):
     four, two = train("four", "training.epochs=4"), train("two", "training.epochs=2")
     name = json.loads((home / "runs" / "ledger" / f"{run_id(two)}.json").read_text())["name"]

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from unroll.data.config import AGNewsConfig
 from unroll.data.corpus import TEXT, Corpus, generated
 from unroll.data.tables import csv_rows, parquet_texts, require_column
-from unroll.data.text_reader import QUOTED, existing
-from unroll.errors import Refused, bounded, first_line, require
+from unroll.data.text_reader import existing
+from unroll.errors import QUOTED, Refused, bounded, first_line, require
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from unroll.data.config import LyricsConfig, TimeMachineConfig
 from unroll.data.corpus import TEXT, Corpus, generated
-from unroll.data.text_reader import QUOTED, Reader, existing
-from unroll.errors import Refused, first_line, require
+from unroll.data.text_reader import Reader, existing
+from unroll.errors import QUOTED, Refused, first_line, require
 
 if TYPE_CHECKING:
     from datasets import Dataset

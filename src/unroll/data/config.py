@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unroll.errors import Refused, require, require_one_of
 from unroll.registry import register, register_schema
+
+MOST_SHARDS = 256
+"""Each is an open file of every process that reads them; systems allow 1,024."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +130,21 @@ class CorpusConfig:
     """End every document with `<eos>`."""
     cache: str
     """Folder of the token streams."""
+    shards: int
+    """Number of files in which a split is written, each by a process of its own if there is a core
+    for it. An entry that is in the cache is read, whatever its number of files."""
     vocabulary: VocabularyConfig
     tokenizer: TokenizerConfig
     batching: BatchingConfig
 
-    free_text = ("path", "valid_path", "test_path", "text_column", "encoding", "cache")
+    free_text: ClassVar[tuple[str, ...]] = (
+        "path",
+        "valid_path",
+        "test_path",
+        "text_column",
+        "encoding",
+        "cache",
+    )
 
     def __post_init__(self) -> None:
         for key in ("valid_fraction", "test_fraction"):
@@ -145,6 +159,10 @@ class CorpusConfig:
         require(
             self.limit is None or self.limit >= 1,
             f"data.limit={self.limit} must be at least 1 (or null for all documents)",
+        )
+        require(
+            1 <= self.shards <= MOST_SHARDS,
+            f"data.shards={self.shards} must be from 1 to {MOST_SHARDS}",
         )
 
 
@@ -186,7 +204,8 @@ class TextFilesConfig(CorpusConfig):
     """Any text: plain, gz, zip, CSV, JSONL or Parquet."""
 
     path: str
-    """A file, a folder, or a glob."""
+    """A file, a folder, or a glob; or the address of a file, such as `https://...`, which is read
+    as a stream."""
     valid_path: str | None
     test_path: str | None
     document: str
@@ -206,6 +225,22 @@ class TextFilesConfig(CorpusConfig):
             f"data.text_column={self.text_column} must be at least 0: positions are counted from "
             "the first column",
         )
+
+
+@register("data", "hub", builds="unroll.data.hub:Hub")
+@dataclass(frozen=True)
+class HubConfig(CorpusConfig):
+    """A data set of the Hugging Face hub, read as a stream."""
+
+    dataset: str
+    """`NAME` or `OWNER/NAME`."""
+    subset: str | None
+    """Of a data set that has several, such as `wikitext-103-raw-v1`."""
+    revision: str | None
+    """A commit (40 digits: the hub is not asked for it), a branch or a tag; null for the newest."""
+    text_column: str
+
+    free_text = ("dataset", "subset", "revision")
 
 
 @register("data", "time_machine", builds="unroll.data.books:TimeMachine")

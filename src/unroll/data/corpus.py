@@ -10,13 +10,15 @@ import hashlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unroll.data.address import file_at
 from unroll.data.config import CorpusConfig, LeeNewsConfig, PennTreebankConfig, TextFilesConfig
 from unroll.data.tables import TABLES, Column, column_texts
-from unroll.data.text_reader import Reader, content_hash, existing, expand
+from unroll.data.text_reader import File, Reader, content_hash, existing, expand
 from unroll.errors import Refused, explain, redacted, require
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Corpus:
     def __init__(self, config: CorpusConfig) -> None:
         self.config = config
 
-    def files(self) -> dict[str, list[Path]]:
+    def files(self) -> Mapping[str, Sequence[File]]:
         """The files of each split that the corpus itself has.
 
         Raises:
@@ -40,13 +42,13 @@ class Corpus:
         """
         raise NotImplementedError
 
-    def table(self, files: list[Path]) -> Dataset:
-        """The documents of a split, one per row, in the column ``text``."""
+    def table(self, files: list[Any]) -> Dataset:
+        """The documents of these ``files``, one per row, in the column ``text``."""
         raise NotImplementedError
 
     def tables(self) -> dict[str, Dataset]:
         """The tables of the splits that the corpus itself has."""
-        return {split: self.table(paths) for split, paths in self.files().items()}
+        return {split: self.table(list(paths)) for split, paths in self.files().items()}
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ class Corpus:
             Refused: a file is missing or unreadable, or there are too few documents to hold out.
         """
         import datasets
+        import numpy as np
 
         datasets.disable_progress_bars()
         tables = self.tables()
@@ -88,7 +91,7 @@ class Corpus:
         for split in tables:
             require(len(tables[split]) > 0, f"{self.where(split)}: no text in the {split} split")
         documents = len(tables["train"])
-        left = list(range(documents))
+        left = np.arange(documents)
         for split in ("test", "valid"):
             share = getattr(self.config, f"{split}_fraction")
             if split not in tables and share > 0:
@@ -99,9 +102,9 @@ class Corpus:
                     f"hold out any for {split}: give more text, set data.{split}_fraction=0, or "
                     "split plain text into more documents with data.document=line",
                 )
-                chosen = set(_seeded_choice(left, held, self.config.split_seed))
-                tables[split] = tables["train"].select(sorted(chosen))
-                left = [row for row in left if row not in chosen]
+                shuffled = np.random.default_rng(self.config.split_seed).permutation(left)
+                chosen, left = np.sort(shuffled[:held]), np.sort(shuffled[held:])
+                tables[split] = tables["train"].select(chosen)
         if len(left) < documents:
             tables["train"] = tables["train"].select(left)
         return tables
@@ -112,11 +115,9 @@ class Corpus:
         return str(paths[0]) if paths else f"data={self.config.name}"
 
 
-def _seeded_choice(rows: list[int], count: int, seed: int) -> list[int]:
-    import numpy as np
-
-    chosen: list[int] = np.random.default_rng(seed).permutation(rows)[:count].tolist()
-    return chosen
+def texts(table: Dataset) -> Iterator[str]:
+    """The documents of a table, with a thousand in memory at a time."""
+    return chain.from_iterable(batch[TEXT] for batch in table.iter(batch_size=1000))
 
 
 def part_of_gensim(file: str, corpus: str) -> Path:
@@ -172,11 +173,11 @@ class PennTreebank(Corpus):
 
 
 class TextFiles(Corpus):
-    """Any text: plain, gz, zip, CSV, JSONL, Parquet; a file, a folder or a glob."""
+    """Any text: plain, gz, zip, CSV, JSONL, Parquet; a file, a folder, a glob or an address."""
 
     config: TextFilesConfig
 
-    def files(self) -> dict[str, list[Path]]:
+    def files(self) -> Mapping[str, Sequence[File]]:
         given = {"train": self.config.path}
         if self.config.valid_path is not None:
             given["valid"] = self.config.valid_path
@@ -197,33 +198,44 @@ class TextFiles(Corpus):
             "text_column": config.text_column,
         }
 
-    def table(self, files: list[Path]) -> Dataset:
+    def table(self, files: list[File]) -> Dataset:
         config = self.config
         reader = Reader(config.document, config.encoding)
-        return streamed(files, config.cache, reader, config.text_column)
+        return streamed(files, config.cache, reader, config.text_column, config.limit)
 
 
-def _documents(paths: list[str], reader: Reader, column: Column) -> Iterator[dict[str, str]]:
-    for path in map(Path, paths):
-        texts = (
-            column_texts(path, column, reader.encoding)
-            if path.suffix in TABLES
-            else reader.documents(path)
-        )
-        yield from ({TEXT: text} for text in texts)
+def _documents(
+    paths: list[str], reader: Reader, column: Column, limit: int | None = None
+) -> Iterator[dict[str, str]]:
+    documents = chain.from_iterable(_texts(file_at(path), reader, column) for path in paths)
+    yield from ({TEXT: text} for text in islice(documents, limit))
 
 
-def streamed(files: list[Path], cache: str, reader: Reader, column: Column = TEXT) -> Dataset:
-    """A table on disk of the documents of ``files``, written while they are read."""
+def _texts(path: File, reader: Reader, column: Column) -> Iterator[str]:
+    if path.suffix in TABLES:
+        return column_texts(path, column, reader.encoding)
+    return reader.documents(path)
+
+
+def streamed(
+    files: Sequence[File],
+    cache: str,
+    reader: Reader,
+    column: Column = TEXT,
+    limit: int | None = None,
+) -> Dataset:
+    """A table on disk of the first ``limit`` documents of ``files``, written while they are read;
+    what follows is not read."""
     paths = [str(path) for path in files]
     arguments = {"paths": paths, "reader": reader, "column": column}
+    arguments |= {} if limit is None else {"limit": limit}
     return generated(_documents, arguments, files, cache)
 
 
 def generated(
     rows: Callable[..., Iterator[dict[str, str]]],
     arguments: dict[str, Any],
-    files: list[Path],
+    files: Sequence[File],
     cache: str,
 ) -> Dataset:
     """A table on disk of what ``rows(**arguments)`` yields, made from ``files``."""
@@ -243,7 +255,7 @@ def generated(
     try:
         return table()
     except Exception as error:
-        _require_text(files[0], error)
+        _require_text(files[0] if files else folder, error)
         if not existed or explain(error)[0] is not None:
             raise
     discard(folder)
@@ -256,7 +268,7 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _require_text(file: Path, error: BaseException) -> None:
+def _require_text(file: object, error: BaseException) -> None:
     """Raise ``Refused`` if ``error``, which ``datasets`` raised, comes from the content of the
     files."""
     cause: BaseException | None = error
@@ -278,7 +290,7 @@ def _once(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _cache_folder(files: list[Path], cache: str, how: str) -> Path:
+def _cache_folder(files: Sequence[File], cache: str, how: str) -> Path:
     """The cache folder of these files; files with the same names but other content get another."""
     digest = hashlib.blake2b(how.encode(), digest_size=16)
     for path in files:

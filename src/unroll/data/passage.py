@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from unroll.data.token_stream import Ids
+from unroll.data.shards import Ids
 from unroll.data.tokenizer import Tokenizer
 from unroll.data.vocabulary import Vocabulary
 

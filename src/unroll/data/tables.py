@@ -8,10 +8,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from unroll.data.text_reader import QUOTED, Reader, opened
-from unroll.errors import Refused, bounded, first_line, require
+from unroll.data.text_reader import File, Reader, opened
+from unroll.errors import QUOTED, Refused, bounded, first_line, require
 
 LARGEST_FIELD = 2**31 - 1
 """Characters of a CSV field; the csv module's own limit, 131,072, is less than a book."""
@@ -21,7 +20,7 @@ Column = str | int
 """The name of a column, or its position, from 0, in a CSV file without a header."""
 
 
-def column_texts(path: Path, column: Column, encoding: str) -> Iterator[str]:
+def column_texts(path: File, column: Column, encoding: str) -> Iterator[str]:
     """The texts of one column of a table, without the empty ones.
 
     Raises:
@@ -32,7 +31,7 @@ def column_texts(path: Path, column: Column, encoding: str) -> Iterator[str]:
             yield text
 
 
-def csv_texts(path: Path, column: Column, encoding: str) -> Iterator[str]:
+def csv_texts(path: File, column: Column, encoding: str) -> Iterator[str]:
     """The cells of one column of a CSV file. A column given by name needs a header row; a column
     given by position means that the file has none."""
     rows = csv_rows(path, encoding)
@@ -46,7 +45,7 @@ def csv_texts(path: Path, column: Column, encoding: str) -> Iterator[str]:
         yield row[position]
 
 
-def _named(rows: Iterator[tuple[int, list[str]]], column: str, path: Path) -> int:
+def _named(rows: Iterator[tuple[int, list[str]]], column: str, path: File) -> int:
     """The position of a column in the header, which is the first of ``rows``."""
     for _, header in rows:
         remedy = f"{NAME_THE_COLUMN}, or if the file has no header, to its position, from 0"
@@ -55,7 +54,7 @@ def _named(rows: Iterator[tuple[int, list[str]]], column: str, path: Path) -> in
     return 0
 
 
-def csv_rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: File, encoding: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file, each with the number of its first line. Blank rows are skipped.
 
     Raises:
@@ -88,7 +87,7 @@ def csv_rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
         yield line, row
 
 
-def json_texts(path: Path, column: Column, encoding: str) -> Iterator[str | None]:
+def json_texts(path: File, column: Column, encoding: str) -> Iterator[str | None]:
     """The values under one key of JSON objects, one object per line, always in UTF-8."""
     name = _require_name(column, path)
     with opened(path) as file:
@@ -104,7 +103,7 @@ def json_texts(path: Path, column: Column, encoding: str) -> Iterator[str | None
 
 
 def parquet_texts(
-    path: Path, column: Column, encoding: str, remedy: str = NAME_THE_COLUMN
+    path: File, column: Column, encoding: str, remedy: str = NAME_THE_COLUMN
 ) -> Iterator[str | None]:
     """The values of one column of a Parquet file, converted to text."""
     import pyarrow as pa
@@ -112,7 +111,7 @@ def parquet_texts(
 
     name = _require_name(column, path)
     try:
-        with pq.ParquetFile(path) as file:
+        with opened(path) as content, pq.ParquetFile(content) as file:
             require_column(name, file.schema_arrow.names, str(path), remedy)
             for batch in file.iter_batches(columns=[name]):
                 yield from batch.column(0).cast(pa.string()).to_pylist()
@@ -120,7 +119,7 @@ def parquet_texts(
         raise Refused(f"{path} cannot be read as Parquet: {first_line(error, QUOTED)}") from error
 
 
-def _require_name(column: Column, path: Path) -> str:
+def _require_name(column: Column, path: File) -> str:
     require(
         isinstance(column, str),
         f"data.text_column={column} is a position, which is only for CSV files without a header: "
@@ -140,7 +139,7 @@ def require_column(column: str, columns: list[str], where: str, remedy: str) -> 
     )
 
 
-TABLES: dict[str, Callable[[Path, Column, str], Iterator[str | None]]] = {
+TABLES: dict[str, Callable[[File, Column, str], Iterator[str | None]]] = {
     ".csv": csv_texts,
     ".jsonl": json_texts,
     ".parquet": parquet_texts,

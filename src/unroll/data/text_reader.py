@@ -9,30 +9,30 @@ import hashlib
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
-from unroll.errors import Refused, bounded, first_line, require
+from unroll.data.address import BLOCK, Address
+from unroll.errors import QUOTED, Refused, bounded, first_line, require
 
-BLOCK = 1 << 20
-"""Bytes read at a time."""
-QUOTED = 200
-"""Characters of foreign text that an error line may contain."""
+File = Path | Address
 LARGEST_RATIO, ALWAYS_READ = 200, 1 << 26
 """A packed file whose content is more than so many times as long, and longer than so many bytes, is
 a bomb. Text packs to a tenth; deflate's own limit is a thousandth."""
 
 
-def expand(path: str, key: str) -> list[Path]:
-    """The files of a path, a folder or a glob, sorted, without hidden ones.
+def expand(path: str, key: str) -> Sequence[File]:
+    """The files of a path, a folder or a glob, sorted, without hidden ones; or an address.
 
     Raises:
         Refused: there are none.
     """
+    if "://" in path:
+        return [Address(path)]
     if any(sign in path for sign in "*?[") and not Path(path).exists():
         found = [Path(name) for name in glob.glob(path, recursive=True)]
         require(found, f"{key}={path} matches no file")
@@ -62,7 +62,7 @@ def existing(given: str | Path, key: str = "") -> Path:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BufferedReader]:
+def opened(path: File) -> Iterator[BufferedReader]:
     """The file, open for reading bytes.
 
     Raises:
@@ -110,7 +110,7 @@ class Reader:
     document: str
     encoding: str = "utf-8"
 
-    def documents(self, path: Path) -> Iterator[str]:
+    def documents(self, path: File) -> Iterator[str]:
         """Documents of one file, without empty ones.
 
         Raises:
@@ -120,7 +120,7 @@ class Reader:
         for name, stream in self._members(path):
             yield from _grouped(self._lines(name, stream), self.document)
 
-    def lines(self, path: Path) -> Iterator[str]:
+    def lines(self, path: File) -> Iterator[str]:
         """Lines of one file, each with its newline (the last may have none).
 
         Raises:
@@ -129,7 +129,7 @@ class Reader:
         for name, stream in self._members(path):
             yield from self._lines(name, stream)
 
-    def _members(self, path: Path) -> Iterator[tuple[str, Readable]]:
+    def _members(self, path: File) -> Iterator[tuple[str, Readable]]:
         if path.suffix == ".zip":
             try:
                 with opened(path) as packed, zipfile.ZipFile(packed) as archive:
@@ -222,11 +222,13 @@ def _grouped(lines: Iterator[str], document: str) -> Iterator[str]:
         yield text
 
 
-def content_hash(path: Path) -> bytes:
-    """A hash of the content of a file.
+def content_hash(path: File) -> bytes:
+    """A hash of the content of a file, or at an address of what its server says of it.
 
     Raises:
         Refused: it cannot be read.
     """
+    if isinstance(path, Address):
+        return hashlib.blake2b(path.version.encode(), digest_size=16).digest()
     with opened(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()

@@ -8,10 +8,10 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,36 +19,45 @@ import numpy as np
 import numpy.typing as npt
 
 from unroll.data.config import CorpusConfig
-from unroll.data.corpus import TEXT, Corpus, discard
+from unroll.data.corpus import Corpus, discard, texts
+from unroll.data.shards import (
+    Ids,
+    Numbered,
+    Offsets,
+    Shards,
+    cut,
+    in_processes,
+    join_counts,
+    join_offsets,
+    mapped,
+    number,
+    renumber,
+)
 from unroll.data.text_reader import content_hash
 from unroll.data.tokenizer import Tokenizer
-from unroll.data.vocabulary import END, FirstSeen, Vocabulary
-from unroll.errors import require
+from unroll.data.vocabulary import Vocabulary
+from unroll.errors import Refused, require
+from unroll.folders import write_atomically
 from unroll.registry import build
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT = 2  # increase it when the same settings and files give other ids
+FORMAT = 3  # increase it when the same settings and files give other ids or other files
 RELEASE_AFTER = 1 << 23  # ids read before their memory pages are released
-CHARACTERS_AT_ONCE = 1 << 20  # of the documents that are tokenized together
 DIGESTS = "digests.json"
-IDS_AT_ONCE = 1 << 20  # that are counted or replaced together
-
-Ids = npt.NDArray[np.int32]
-Offsets = npt.NDArray[np.int64]
 
 
 class TokenStream:
     """The documents of a split, end to end.
 
     Attributes:
-        tokens: int32 ids, ``(tokens,)``, memory-mapped.
+        tokens: int32 ids, ``(tokens,)``, memory-mapped, from one file or from several shards.
         offsets: int64, ``(documents + 1,)``; document ``d`` is ``tokens[offsets[d]:offsets[d+1]]``.
         characters: length of the original text in characters, over all documents.
     """
 
-    def __init__(self, tokens: Ids, offsets: Offsets, characters: int) -> None:
+    def __init__(self, tokens: Ids | Shards, offsets: Offsets, characters: int) -> None:
         self.tokens, self.offsets, self.characters = tokens, offsets, characters
         self._read = 0
 
@@ -83,9 +92,10 @@ class TokenStream:
         self._read += found.size
         if self._read >= RELEASE_AFTER:
             self._read = 0
-            mapping = getattr(self.tokens, "_mmap", None)
-            if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-                mapping.madvise(mmap.MADV_DONTNEED)
+            for part in getattr(self.tokens, "parts", [self.tokens]):
+                mapping = getattr(part, "_mmap", None)
+                if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+                    mapping.madvise(mmap.MADV_DONTNEED)
         return found
 
     def document(self, index: int, length: int | None = None) -> Ids:
@@ -159,9 +169,17 @@ def is_whole(folder: Path) -> bool:
     """Whether a cache entry is there, and every file of it as it was written."""
     try:
         digests = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
-        return all(content_hash(folder / name).hex() == digest for name, digest in digests.items())
-    except (OSError, ValueError, AttributeError):  # Refused is a ValueError
+        return bool(_digests(folder / name for name in digests) == digests)
+    except (OSError, ValueError, TypeError):  # Refused is a ValueError
         return False
+
+
+def _digests(paths: Iterable[Path]) -> dict[str, str]:
+    """A hash of the content of each file by its name, by a thread for each core."""
+    paths = list(paths)
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(content_hash, paths)
+        return {path.name: digest.hex() for path, digest in zip(paths, found, strict=True)}
 
 
 def _write(
@@ -171,117 +189,106 @@ def _write(
     tokenizer: Tokenizer | None,
     vocabulary: Vocabulary | None,
 ) -> None:
+    """Write a cache entry. Shards that are finished stay where ``parts`` is until the entry is
+    there, so that a writing that was killed goes on from them."""
     tables = corpus.read()
-    work = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    parts = folder.with_name(f".parts-{folder.name}-{config.shards}")
+    parts.mkdir(exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=parts))
     try:
-        meta = {}
         if tokenizer is None or vocabulary is None:
-            tokenizer, vocabulary, meta["train"] = _learn(work / "train", config, tables["train"])
-        for split in tables:
-            if split not in meta:
-                meta[split] = _write_stream(
-                    work / split, tables[split], tokenizer, vocabulary, config.append_eos
-                )
-        for split, (tokens, _) in meta.items():
-            require(tokens > 0, f"{corpus.where(split)}: the {split} split contains no token")
+            tokenizer, vocabulary = _trained(parts, config, tables["train"]), None
+        numbered = _numbered(parts, config, corpus, tokenizer, tables)
+        if vocabulary is None:
+            vocabulary = _learned(config, tokenizer, numbered["train"])
+        meta = {}
+        ready = []
+        for split, found in numbered.items():
+            join_offsets(found, work / f"{split}.offsets")
+            meta[split] = len(found), sum(shard.characters for shard in found)
+            for place, shard in zip(token_files(work, split, len(found)), found, strict=True):
+                ready.append((shard, place, vocabulary.encode(shard.seen())))
+        in_processes(renumber, ready, config.shards)
         (work / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
         (work / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
         (work / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        digests = {path.name: content_hash(path).hex() for path in work.iterdir()}
+        digests = _digests(work.iterdir())
         (work / DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
         os.replace(work, folder)
+        _remove_parts(folder)
+    except BrokenProcessPool as error:
+        raise Refused(
+            f"a process that wrote the token stream {folder} was killed, perhaps because memory "
+            "ran out: run it again, with LOKY_MAX_CPU_COUNT=1 in the environment for one process"
+        ) from error
+    except Exception:
+        _remove_parts(folder)
+        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _learn(
-    stem: Path, config: CorpusConfig, table: Dataset
-) -> tuple[Tokenizer, Vocabulary, tuple[int, int]]:
-    """Learn tokenizer and vocabulary from a training table, and write it as a stream.
-
-    The text is read and split once: it is written with the numbers of ``FirstSeen``, these are
-    counted, and then replaced by the ids.
-    """
+def _trained(parts: Path, config: CorpusConfig, table: Dataset) -> Tokenizer:
+    """The tokenizer, trained on a table, unless that was done before."""
     tokenizer: Tokenizer = build("data/tokenizer", config.tokenizer)
-    tokenizer.train(texts(table))
-    numbers = FirstSeen()
-    meta = _write_stream(stem, table, tokenizer, numbers, config.append_eos)
-    seen, ends = numbers.tokens, len(table) if config.append_eos else 0
-    require(meta[0] > ends, f"data={config.name}: the training split contains no token")
-    numbered = stem.with_suffix(".numbers")
-    os.replace(stem.with_suffix(".tokens"), numbered)
-    counts = np.zeros(len(seen), np.int64)
-    for part in _parts(numbered):
-        counts += np.bincount(part, minlength=len(seen))
-    # with append_eos <eos> is counted too, but its place in a vocabulary does not depend on it
-    found = Counter(dict(zip(seen, counts.tolist(), strict=True)))
-    vocabulary = Vocabulary.from_counts(found, config.vocabulary, tokenizer.inventory)
-    ids = vocabulary.encode(seen)
-    with stem.with_suffix(".tokens").open("wb") as file:
-        for part in _parts(numbered):
-            ids[part].tofile(file)
-    numbered.unlink()
-    return tokenizer, vocabulary, meta
+    learned = parts / "tokenizer.json"
+    if learned.is_file():
+        tokenizer.restore(learned.read_text(encoding="utf-8"))
+    else:
+        tokenizer.train(texts(table))
+        write_atomically(learned, tokenizer.to_json())
+    return tokenizer
 
 
-def _parts(path: Path) -> Iterator[Ids]:
-    """The ids of a file, with ``IDS_AT_ONCE`` in memory at a time."""
-    with path.open("rb") as file:
-        while len(part := np.fromfile(file, np.int32, IDS_AT_ONCE)):
-            yield part
-
-
-def texts(table: Dataset) -> Iterator[str]:
-    """The documents of a table, with a thousand in memory at a time."""
-    return chain.from_iterable(batch[TEXT] for batch in table.iter(batch_size=1000))
-
-
-def blocks(documents: Iterable[str]) -> Iterator[list[str]]:
-    """The documents in lists of about ``CHARACTERS_AT_ONCE`` characters."""
-    block: list[str] = []
-    characters = 0
-    for text in documents:
-        block.append(text)
-        characters += len(text) + 1  # so that empty documents count too
-        if characters >= CHARACTERS_AT_ONCE:
-            yield block
-            block, characters = [], 0
-    if block:
-        yield block
-
-
-def _write_stream(
-    stem: Path,
-    table: Dataset,
+def _numbered(
+    parts: Path,
+    config: CorpusConfig,
+    corpus: Corpus,
     tokenizer: Tokenizer,
-    vocabulary: Vocabulary | FirstSeen,
-    append_eos: bool,
-) -> tuple[int, int]:
-    """Write ids and offsets as a stream; return the number of tokens and of characters."""
-    characters = total = 0
-    with (
-        stem.with_suffix(".tokens").open("wb") as tokens_file,
-        stem.with_suffix(".offsets").open("wb") as offsets_file,
-    ):
-        np.zeros(1, np.int64).tofile(offsets_file)
-        for block in blocks(texts(table)):
-            documents = tokenizer.tokenize_all(block)
-            if append_eos:
-                for tokens in documents:
-                    tokens.append(END)
-            vocabulary.encode(chain.from_iterable(documents)).tofile(tokens_file)
-            ends = total + np.cumsum(list(map(len, documents)), dtype=np.int64)
-            ends.tofile(offsets_file)
-            characters += sum(map(len, block))
-            total = int(ends[-1])
-    return total, characters
+    tables: Mapping[str, Dataset],
+) -> dict[str, list[Numbered]]:
+    """The shards of each split, with numbers of their own."""
+    work = [
+        (split, str(parts / f"{split}-{shard}"), table)
+        for split in tables
+        for shard, table in enumerate(cut(tables[split], config.shards))
+    ]
+    calls = [(stem, table, tokenizer, config.append_eos) for _, stem, table in work]
+    found: dict[str, list[Numbered]] = {split: [] for split in tables}
+    for (split, *_), shard in zip(work, in_processes(number, calls, config.shards), strict=True):
+        found[split].append(shard)
+    for split, shards in found.items():
+        tokens = sum(shard.tokens for shard in shards)
+        require(tokens, f"{corpus.where(split)}: the {split} split contains no token")
+    return found
+
+
+def _learned(config: CorpusConfig, tokenizer: Tokenizer, shards: Sequence[Numbered]) -> Vocabulary:
+    ends = sum(shard.documents for shard in shards) if config.append_eos else 0
+    require(
+        sum(shard.tokens for shard in shards) > ends,
+        f"data={config.name}: the training split contains no token",
+    )
+    # with append_eos <eos> is counted too, but its place in a vocabulary does not depend on it
+    return Vocabulary.from_counts(join_counts(shards), config.vocabulary, tokenizer.inventory)
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove the finished shards of an entry, also those of another number of shards."""
+    for parts in folder.parent.glob(f".parts-{folder.name}-*"):
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+def token_files(folder: Path, split: str, shards: int) -> list[Path]:
+    """The files of ids of a split."""
+    return [folder / f"{split}-{shard}.tokens" for shard in range(shards)]
 
 
 def _open(folder: Path, config: CorpusConfig, fingerprint: str, corpus_fingerprint: str) -> Encoded:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     streams = {}
-    for split, (_, characters) in meta.items():
-        tokens = np.memmap(folder / f"{split}.tokens", dtype=np.int32, mode="r")
+    for split, (shards, characters) in meta.items():
+        tokens = mapped(token_files(folder, split, shards))
         offsets = np.memmap(folder / f"{split}.offsets", dtype=np.int64, mode="r")
         streams[split] = TokenStream(tokens, offsets, characters)
     tokenizer: Tokenizer = build("data/tokenizer", config.tokenizer)

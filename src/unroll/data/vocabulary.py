@@ -72,6 +72,9 @@ class FirstSeen:
         self._numbers: defaultdict[str, int] = defaultdict()
         self._numbers.default_factory = self._numbers.__len__  # called before the token is in it
 
+    def __len__(self) -> int:
+        return len(self._numbers)
+
     @property
     def tokens(self) -> list[str]:
         """The tokens, each at its number."""

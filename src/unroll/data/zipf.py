@@ -62,7 +62,7 @@ def rank_frequency(stream: TokenStream, vocabulary: Vocabulary, order: int) -> R
     Raises:
         Refused: the vocabulary is too large to number n-grams of this order.
     """
-    counts, starts = ngram_counts(stream.tokens, order, len(vocabulary))
+    counts, starts = ngram_counts(np.asarray(stream.tokens), order, len(vocabulary))
     texts = [
         " ".join(vocabulary.decode(stream.tokens[start : start + order].tolist()))
         for start in starts[:10].tolist()

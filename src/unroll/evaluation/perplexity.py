@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from unroll.data.batching import IGNORE, Batch, WindowIndex, last_target_only
-from unroll.data.token_stream import Offsets, TokenStream
+from unroll.data.shards import Offsets
+from unroll.data.token_stream import TokenStream
 from unroll.errors import require
 from unroll.evaluation.config import EvaluationConfig
 from unroll.models.config import require_one_direction

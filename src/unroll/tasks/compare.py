@@ -27,8 +27,9 @@ import torch
 
 from unroll.config import Config
 from unroll.data.config import CorpusConfig
+from unroll.data.corpus import texts
 from unroll.data.passage import Passage, divided
-from unroll.data.token_stream import Encoded, TokenStream, texts
+from unroll.data.token_stream import Encoded, TokenStream
 from unroll.data.vocabulary import END, SPECIALS
 from unroll.errors import require
 from unroll.evaluation.config import EvaluationConfig

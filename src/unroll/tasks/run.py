@@ -140,7 +140,7 @@ def data_input(data: CorpusConfig, encoded: Encoded) -> DataInput:
         split: {"documents": stream.documents, "tokens": len(stream)}
         for split, stream in encoded.streams.items()
     }
-    place = None if path is None else os.path.abspath(path)
+    place = path if path is None or "://" in path else os.path.abspath(path)
     return DataInput(data.name, encoded.corpus_fingerprint, place, sizes)
 
 

@@ -44,7 +44,7 @@ class Counting:
         """Count, score the training text, validate, save the model."""
         outcome, stream = self.outcome, self.stream
         start = time.perf_counter()
-        self.model.count(stream.tokens)
+        self.model.count(np.asarray(stream.tokens))
         outcome.add_step(time.perf_counter() - start, len(stream))
         outcome.epochs = 1.0
         loss = outcome.train_loss = self._train_loss()

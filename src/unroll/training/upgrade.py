@@ -9,7 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-FORMAT = 5
+FORMAT = 6
 """Version of the checkpoints that are written. Version 1 (Unroll 0.1.0) had no number."""
 
 Values = dict[str, Any]
@@ -65,6 +65,7 @@ EVALUATION: Values = {
 ADDED: dict[str, dict[str, Values]] = {
     "": {"default": {"precision": "float32", "resume": None}},
     "model": {"rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT},
+    "data": {"*": {"shards": 1}},
     "data.batching": {"sequential": {"random_length": False}},
     "optimizer": {"adam": {"embedding_rows": "all"}},
     "training": {"default": TRAINING},
@@ -73,7 +74,7 @@ ADDED: dict[str, dict[str, Values]] = {
     "tracking": {"mlflow": TRACKING | {"wait_seconds": 10.0}, "disabled": TRACKING},
 }
 """Since version 1: keys by dotted group and by the group's option, with the value of the old
-behaviour; the group '' is the config itself."""
+behaviour; the group '' is the config itself, the option '*' any option."""
 
 
 def upgrade(config: Values, version: int) -> Values:
@@ -93,6 +94,7 @@ def upgrade(config: Values, version: int) -> Values:
             first, _, nested = group.partition(".")
             values = config[first] if first else config
             values = values.get(nested, {}) if nested else values
-            for key, value in options.get(values.get("name", "default"), {}).items():
+            added = options.get("*", {}) | options.get(values.get("name", "default"), {})
+            for key, value in added.items():
                 values.setdefault(key, deepcopy(value))
     return config

@@ -1,0 +1,97 @@
+"""A file at an address gives the documents of the file itself, or one line says why not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from files import documents, written
+from servers import files, serving
+
+from unroll.data.address import Address
+from unroll.errors import Refused
+
+DOCUMENTS = [f"document {n} — with\tsome {n % 7} words" for n in range(3000)]
+LINES = "\n".join(DOCUMENTS).encode()
+ROWS = "".join(json.dumps({"text": text, "other": 1}) + "\n" for text in DOCUMENTS).encode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "served"
+    written(folder, "a.txt", LINES)
+    written(folder, "a.txt.gz", gzip.compress(LINES))
+    written(folder, "a.jsonl", ROWS)
+    written(folder, "a.csv", b"text,other\n" + "".join(f'"{d}",1\n' for d in DOCUMENTS).encode())
+    pq.write_table(pa.table({"text": DOCUMENTS}), folder / "a.parquet")
+    written(folder, "a.zip", b"")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["txt", "txt.gz", "jsonl", "csv", "parquet"])
+def test_the_documents_at_an_address_are_those_of_the_file(text_files, folder, suffix):
+    with serving(files(folder)) as server:
+        found = documents(text_files(f"{server}/a.{suffix}"))
+    assert found == documents(text_files(folder / f"a.{suffix}")) == {"train": DOCUMENTS}
+    assert documents(text_files(f"file://{folder}/a.{suffix}")) == found
+
+
+def test_with_a_limit_the_rest_of_the_file_is_not_read(text_files, tmp_path):
+    handler = files(written(tmp_path / "served", "a.txt", LINES * 400).parent)
+    with serving(handler) as server:
+        found = documents(text_files(f"{server}/a.txt", limit=10))
+    assert found == {"train": DOCUMENTS[:10]}
+    assert handler.sent["/a.txt"] < len(LINES) * 200
+
+
+def test_a_limit_ends_the_reading_of_local_files_too(text_files, tmp_path):
+    path = written(tmp_path, "t.txt", b"one\n" + b"two " * (1 << 20) + b"\xff")
+    assert documents(text_files(path, limit=1)) == {"train": ["one"]}
+    with pytest.raises(Refused, match="not valid utf-8"):
+        documents(text_files(path))
+
+
+def test_changed_content_has_another_fingerprint_and_the_same_content_the_same(text_files, folder):
+    with serving(files(folder)) as server:
+        before = [text_files(f"{server}/a.txt").fingerprint() for _ in range(2)]
+        (folder / "a.txt").write_bytes(b"other")
+        os.utime(folder / "a.txt", (0, 0))
+        after = text_files(f"{server}/a.txt").fingerprint()
+    assert before[0] == before[1] != after
+
+
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        ("{}/absent.txt", "absent.txt cannot be read: 404"),
+        ("{}/a.zip", "a.zip is a zip file, which is not read from a server: download it"),
+        ("http://127.0.0.1:9/a.txt", "cannot be read: .*; correct the address, or try again"),
+        ("nonsense://place/a.txt", "cannot be read: Protocol not known: nonsense"),
+    ],
+)
+def test_an_address_that_does_not_answer_is_one_line(text_files, folder, address, line):
+    with serving(files(folder)) as server, pytest.raises(Refused, match=line) as raised:
+        documents(text_files(address.format(server)))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_server_that_does_not_tell_versions_is_refused(folder):
+    with (
+        serving(files(folder, silent=("Last-Modified",))) as server,
+        pytest.raises(Refused, match="tells neither an ETag nor when the file was changed"),
+    ):
+        _ = Address(f"{server}/a.txt").version
+
+
+def test_a_transfer_that_breaks_off_is_one_line_and_leaves_no_documents(text_files, folder):
+    written(folder, "broken.txt", LINES)
+    with serving(files(folder)) as server:
+        with pytest.raises(Refused, match=r"broken.txt .*broke off"):
+            documents(text_files(f"{server}/broken.txt"))
+        with pytest.raises(Refused, match=r"broken.txt .*broke off"):
+            documents(text_files(f"{server}/broken.txt"))
