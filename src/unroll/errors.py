@@ -50,6 +50,10 @@ class Diverged(RuntimeError):
     """The loss is NaN or infinite: the run failed, and the command line exits with 1."""
 
 
+class LostProcess(RuntimeError):
+    """Another process of the run has ended: the run failed, and the command line exits with 1."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM ended the run, as a scheduler does that wants the machine: it can be resumed, and the
     command line exits with 75."""
@@ -147,7 +151,7 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     return None, FAILED
 
 
-def _diverged(error: Diverged) -> str:
+def _failed(error: Exception) -> str:
     return f"the run failed: {error}"
 
 
@@ -236,7 +240,8 @@ def _refused_by_hydra(error: HydraException) -> str:
 
 TRANSLATIONS: tuple[tuple[type[BaseException], Callable[..., str | None], int], ...] = (
     (Refused, str, BAD_INPUT),
-    (Diverged, _diverged, FAILED),
+    (Diverged, _failed, FAILED),
+    (LostProcess, _failed, FAILED),
     (MissingConfigException, _unknown_option, BAD_INPUT),
     (ConfigAttributeError, _unknown_key, BAD_INPUT),
     (ConfigKeyError, _unknown_key, BAD_INPUT),
