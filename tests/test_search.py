@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from unroll import app
-from unroll.errors import BAD_INPUT, DIVERGED, FAILED, Refused
+from unroll.errors import BAD_INPUT, FAILED, FAILURE, Refused
 from unroll.overrides import jobs_to_check, parsed, to_hydra_command
 from unroll.search.config import SearchConfig
 from unroll.search.findings import importance, report
@@ -181,7 +181,7 @@ def test_trials_end_as_complete_pruned_or_failed(tmp_path: Path) -> None:
     ends: list[tuple[Note, Any]] = [
         (Note(0, [], "run"), {"run_id": "a", "valid": {"loss": 2.0}}),
         (Note(0, [], "pruned"), {"run_id": "b", "valid": {"loss": 3.0}}),
-        (Note(0, [], "failed", f"{DIVERGED}the loss is NaN", FAILED), None),
+        (Note(0, [], "failed", f"{FAILURE}the loss is NaN", FAILED), None),
         (Note(0, [], "failed", "a batch does not fit", BAD_INPUT), None),
     ]
     for note, result in ends:

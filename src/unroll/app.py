@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,8 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unroll import sweep
-from unroll.config import Config, typed
+from unroll import processes, sweep
+from unroll.config import Config, require_shareable, typed
 from unroll.errors import INTERRUPTED, TERMINATED, Refused, Terminated, explain, require
 from unroll.folders import CONF
 from unroll.overrides import (
@@ -36,7 +37,7 @@ from unroll.run_directory import RunDirectory, remove_if_empty
 from unroll.search.config import SearchConfig
 from unroll.search.space import Space
 from unroll.search.study import Search, watch
-from unroll.terminal import PIPE_CLOSED, until_closed
+from unroll.terminal import PIPE_CLOSED, silently, until_closed
 from unroll.tracking.multirun import Multirun
 from unroll.usage import usage
 
@@ -48,8 +49,9 @@ def main() -> None:
     Ctrl-C; with 75 after SIGTERM. If the reader of the output closes the pipe, as ``head`` does,
     the command goes on without output, keeps its result, and exits with 141.
     """
+    words = sys.argv[1:]
     with until_closed() as streams:
-        code = command(sys.argv[1:])
+        code = command(words) if processes.rank() == 0 else silently(lambda: follow(words))
     if not code and any(stream.was_closed for stream in streams):
         code = PIPE_CLOSED
     if code:
@@ -95,6 +97,13 @@ def command(words: list[str]) -> int:
         return INTERRUPTED
     finally:
         Multirun.close(status)
+
+
+def follow(words: list[str]) -> int:
+    """Carry out one command line in another process than the first, which has the run directory:
+    Hydra gets one that is empty and removed; the exit code."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return command([*words, f"hydra.run.dir={folder}/unused/run"])  # see remove_if_empty
 
 
 def end_on_sigterm() -> None:
@@ -204,8 +213,10 @@ def dispatch(
     run again, unless ``config.rerun``.
 
     Raises:
-        Refused: the corpus is missing, which is said before PyTorch is imported; or as the task.
+        Refused: the corpus is missing, or the processes of ``torchrun`` cannot share the work,
+            which is said before PyTorch is imported; or as the task.
     """
+    require_shareable(config)
     if not schema("task", config.task.name).reads_run:
         build("data", config.data).files()
     watched = {} if should_stop is None else {"should_stop": should_stop}

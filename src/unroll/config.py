@@ -22,6 +22,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from unroll import processes
 from unroll.data.config import CorpusConfig
 from unroll.errors import Refused, require, require_one_of
 from unroll.evaluation.config import EvaluationConfig
@@ -108,6 +109,23 @@ def require_adaptable(model: ModelConfig, evaluation: EvaluationConfig) -> None:
         f"evaluation.cache.theta={evaluation.cache.theta} has no meaning for model={model.name}, "
         "which has no hidden vectors to compare: set evaluation.cache.theta=0, where all that is "
         "remembered counts the same, or evaluation.cache.size=null",
+    )
+
+
+def require_shareable(config: Config) -> None:
+    """Raise ``Refused`` if the processes of ``torchrun`` cannot carry out a config together."""
+    size, rows = processes.size(), config.data.batching.batch_size
+    if size == 1:
+        return
+    require(
+        config.task.name == "train" and isinstance(config.model, NeuralConfig),
+        f"only the training of a neural model is shared out among processes, not "
+        f"task={config.task.name} with model={config.model.name}: start it without torchrun",
+    )
+    require(
+        rows % size == 0,
+        f"data.batching.batch_size={rows} cannot be shared out evenly among {size} processes: set "
+        f"a multiple of {size}, such as {-(-rows // size) * size}",
     )
 
 
@@ -256,16 +274,20 @@ def fingerprint(config: Config, corpus_fingerprint: str) -> str:
     """A hash of everything that decides the figures of a training: the config without the places
     where files are kept (a curve depends on ``tracking.every``), the content of the corpus in place
     of its path, the source code, and the version of PyTorch."""
-    values = flat(config)
+    text = json.dumps(recipe(config, corpus_fingerprint), sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def recipe(config: Config, corpus_fingerprint: str) -> dict[str, Any]:
+    """What ``fingerprint`` is a hash of."""
     kept = {
         key: value
-        for key, value in values.items()
+        for key, value in flat(config).items()
         if not key.startswith(PLACES) or key == "tracking.every"
     }
     del kept["rerun"], kept["resume"]
-    recipe = [source_fingerprint(), version("torch"), corpus_fingerprint, kept]
-    text = json.dumps(recipe, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    made = {"source": source_fingerprint(), "torch": version("torch"), "corpus": corpus_fingerprint}
+    return {**made, "processes": processes.size(), **kept}
 
 
 @functools.cache

@@ -52,6 +52,10 @@ class Diverged(RuntimeError):
     """The loss is NaN or infinite: the run failed, and the command line exits with 1."""
 
 
+class LostProcess(RuntimeError):
+    """Another process of the run has ended: the run failed, and the command line exits with 1."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM ended the run, as a scheduler does that wants the machine: it can be resumed, and the
     command line exits with 75."""
@@ -149,12 +153,12 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     return None, FAILED
 
 
-DIVERGED = "the run failed: "
-"""Start of the line of a training whose loss is NaN or infinite."""
+FAILURE = "the run failed: "
+"""Start of the line of a run that failed: its loss is NaN or infinite, or a process was lost."""
 
 
-def _diverged(error: Diverged) -> str:
-    return f"{DIVERGED}{error}"
+def _failed(error: Exception) -> str:
+    return f"{FAILURE}{error}"
 
 
 def _unknown_option(error: MissingConfigException) -> str | None:
@@ -242,7 +246,8 @@ def _refused_by_hydra(error: HydraException) -> str:
 
 TRANSLATIONS: tuple[tuple[type[BaseException], Callable[..., str | None], int], ...] = (
     (Refused, str, BAD_INPUT),
-    (Diverged, _diverged, FAILED),
+    (Diverged, _failed, FAILED),
+    (LostProcess, _failed, FAILED),
     (MissingConfigException, _unknown_option, BAD_INPUT),
     (ConfigAttributeError, _unknown_key, BAD_INPUT),
     (ConfigKeyError, _unknown_key, BAD_INPUT),

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
+from unroll import processes
 from unroll.errors import Refused, bounded, require
 from unroll.folders import groups
 from unroll.registry import free_text
@@ -53,6 +54,10 @@ def to_hydra_command(words: list[str]) -> list[str]:
     require(
         given.overrides or not given.multirun,
         "-m needs the keys to vary: add key=value,value, as in -m seed=1,2,3",
+    )
+    require(
+        not given.multirun or processes.size() == 1,
+        "-m starts several runs, and torchrun shares one run out among processes: leave one out",
     )
     require(
         not given.shell_completion or any(map(COMPLETION.match, given.overrides)),

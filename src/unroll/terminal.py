@@ -1,15 +1,24 @@
-"""Standard output and standard error whose reader may close the pipe, as ``head`` does."""
+"""Standard output and standard error: of a command whose reader may close the pipe, as ``head``
+does, and of the processes of a run, of which only the first prints."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO
+
+from unroll import processes
 
 PIPE_CLOSED = 141
 """Exit code of a command that ends because its pipe was closed: 128 + SIGPIPE."""
+
+GRACE_SECONDS = 10.0
+"""After a failure of another process than the first: most often the first fails in the same way,
+and says so, and the launcher then ends all."""
 
 
 class UntilClosed:
@@ -57,3 +66,17 @@ def until_closed() -> Iterator[list[UntilClosed]]:
         for stream in streams:
             stream.flush()
         sys.stdout, sys.stderr = before
+
+
+def silently(command: Callable[[], int]) -> int:
+    """Carry out a command in another process than the first. It prints nothing, except that it
+    failed where the first one did not; the exit code."""
+    errors = io.StringIO()
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(errors):
+        code = command()
+    lines = errors.getvalue().splitlines()
+    if code and lines:
+        with suppress(KeyboardInterrupt):
+            time.sleep(GRACE_SECONDS)
+            print(f"process {processes.rank()}: {lines[-1]}", file=sys.stderr, flush=True)
+    return code

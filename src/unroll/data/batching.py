@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,18 +38,38 @@ EVERY: Places = (slice(None), slice(None))
 LAST: Places = (slice(None), -1)
 
 
+class Share(NamedTuple):
+    """The rows of a batch that one of several processes reads."""
+
+    rows: slice = slice(None)
+    of: int | None = None
+    """Rows of the whole batch; None: these are all."""
+    targets: int | None = None
+    """Scored targets of the whole batch; None: these are all."""
+    parts: float = 1.0
+    """The number of these over that of the scored targets in ``rows``; infinite if none counts."""
+    counted: bool = True
+    """False: another process counts ``rows``, and this one needs something to read."""
+    ids: Tensor | None = None
+    """Inputs of the whole batch, ``(rows * time,)``; None: these are all."""
+
+
+ALL_ROWS = Share()
+
+
 @dataclass(frozen=True)
 class Batch:
     """``inputs`` and ``targets``: int64 ``(batch, time)``; a target of ``IGNORE`` is not scored.
     ``carry``: the state of the previous batch continues. ``places``: the positions that are
     scored; None: they are found here, so make such a batch in the memory of the host. ``pace``: the
-    factor of the learning rate in its step."""
+    factor of the learning rate in its step. ``share``: the rows of a larger batch that it is."""
 
     inputs: Tensor
     targets: Tensor
     carry: bool = False
     places: Places | None = None
     pace: float = 1.0
+    share: Share = ALL_ROWS
 
     def __post_init__(self) -> None:
         if self.places is None:
@@ -72,7 +92,20 @@ class Batch:
             moved(place, device) if isinstance(place, Tensor) else place for place in self.places
         )
         inputs, targets = moved(self.inputs, device), moved(self.targets, device)
-        return Batch(inputs, targets, self.carry, (rows, steps), self.pace)
+        return Batch(inputs, targets, self.carry, (rows, steps), self.pace, self.share)
+
+    def rows(self, first: int, last: int) -> Batch:
+        """The batch of these rows, of one in the memory of the host."""
+        assert self.places is not None
+        places = None if isinstance(self.places[0], Tensor) else self.places
+        inputs, targets = self.inputs[first:last], self.targets[first:last]
+        return replace(self, inputs=inputs, targets=targets, places=places)
+
+    @property
+    def count(self) -> int:
+        """Number of scored targets."""
+        assert self.places is not None
+        return self.targets[self.places].numel()
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

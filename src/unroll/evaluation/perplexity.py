@@ -104,7 +104,26 @@ class Score:
         }
 
 
-def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: int) -> Score:
+class OneReader:
+    """Reads every batch whole. A subclass shares the rows out among several processes: each row,
+    with its state, belongs to one of them."""
+
+    def part(self, batch: Batch) -> Batch:
+        """The rows of a batch that this process reads."""
+        return batch
+
+    def sums(self, figures: list[float]) -> list[float]:
+        """The sum of each figure over the processes."""
+        return figures
+
+
+def score(
+    model: Model,
+    stream: TokenStream,
+    config: EvaluationConfig,
+    unknown: int,
+    reader: OneReader | None = None,
+) -> Score:
     """Score a token stream under ``config.protocol``.
 
     Args:
@@ -112,20 +131,26 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
         stream: the documents.
         config: protocol, context and the largest number of rows to read together.
         unknown: id of ``<unk>``.
+        reader: the processes that read the stream together; None: this one alone.
 
     Raises:
         Refused: no token can be scored, or the model reads ahead and the protocol carries state.
     """
+    reader = reader or OneReader()
     require_one_direction(model.bidirectional, "evaluation.protocol", config.protocol)
     require_scorable(stream, config, "the text")
     protocol = PROTOCOLS[config.protocol](config, every_position=not model.bidirectional)
-    found, tokens, unknowns = [], 0, 0
+    tokens = unknowns = 0
+    found: list[tuple[float, float]] = [(0.0, 0)]
     training = model.training
     model.eval()
     start = time.perf_counter()
     with torch.inference_mode():
         state = None
-        for batch in protocol.batches(stream):
+        for whole in protocol.batches(stream):
+            batch = reader.part(whole)
+            if not batch.share.counted:
+                continue
             unknowns += int((batch.targets == unknown).sum())
             batch = batch.to(model.device)
             if not batch.carry:
@@ -134,7 +159,9 @@ def score(model: Model, stream: TokenStream, config: EvaluationConfig, unknown: 
             hidden, targets = batch.scored(hidden)
             found.append(model.softmax.score(hidden, targets))
             tokens += len(targets)
-        nats, hits = (math.fsum(sums) for sums in zip(*found, strict=True))
+        sums = [math.fsum(each) for each in zip(*found, strict=True)]
+        nats, hits, scored, unknown_found = reader.sums([*sums, tokens, unknowns])
+        tokens, unknowns = int(scored), int(unknown_found)
     seconds = time.perf_counter() - start
     model.train(training)
     characters = stream.characters * tokens / len(stream)

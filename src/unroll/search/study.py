@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unroll import overlay
-from unroll.errors import DIVERGED, Refused, bounded, first_line, require
+from unroll.errors import FAILURE, Refused, bounded, first_line, require
 from unroll.search.config import SearchConfig
 from unroll.search.space import Space
 from unroll.sweep import Note
@@ -203,7 +203,7 @@ class Search:
         if result is not None and result.get("run_id"):
             identity = trial_id(self.storage, self.name, number)
             self.storage.set_trial_user_attr(identity, RUN, result["run_id"])
-        if note.outcome == "pruned" or note.reason.startswith(DIVERGED):
+        if note.outcome == "pruned" or note.reason.startswith(FAILURE):
             self.study.tell(number, state=TrialState.PRUNED)  # tpe learns to keep away from there
         elif result is None:
             self.study.tell(number, state=TrialState.FAIL)

@@ -14,12 +14,13 @@ from torch import nn
 from unroll.config import Config
 from unroll.data.token_stream import Encoded
 from unroll.errors import redacted_value
-from unroll.evaluation.perplexity import Score, score
+from unroll.evaluation.perplexity import OneReader, Score, score
 from unroll.folders import write_atomically
 from unroll.registry import free_text
 from unroll.tasks.run import Run
 from unroll.tracking import ledger
 from unroll.training import checkpoint
+from unroll.training.parallel import OneProcess
 from unroll.training.saved_state import Saved, StateWriter, go_back
 
 ShouldStop = Callable[[float, int], bool]
@@ -31,39 +32,72 @@ def never(loss: float, validation: int) -> bool:
     return False
 
 
-class RunCallbacks:
-    """The callbacks of a learner whose run has a directory and a tracker.
+class Validation:
+    """The callbacks of a learner that writes nothing, as in every process but the first.
 
     Args:
         model: a ``LanguageModel`` or an ``NGramModel``.
+        processes: those that train it, which share out the validation split.
         should_stop: asked after each validation.
     """
 
     def __init__(
-        self, run: Run, model: Any, encoded: Encoded, should_stop: ShouldStop = never
+        self,
+        config: Config,
+        model: Any,
+        encoded: Encoded,
+        processes: OneProcess,
+        should_stop: ShouldStop = never,
     ) -> None:
-        self.run, self.model, self.encoded = run, model, encoded
-        self.header = checkpoint_header(run.config, encoded)
-        self.folder = run.directory / ledger.CHECKPOINTS
-        self.should_stop = should_stop
-        self.states = StateWriter(self.folder, ledger.BEST, run.config.training.checkpoints_kept)
+        self.config, self.model, self.encoded = config, model, encoded
+        self.processes, self.should_stop = processes, should_stop
 
     @property
     def log_every(self) -> int:
-        return self.run.tracker.every
-
-    def log(self, figures: dict[str, float], step: int) -> None:
-        self.run.tracker.log(figures, step)
+        return self.config.tracking.every
 
     def validate(self) -> Score | None:
-        return self.score("valid")
+        return self.score("valid", self.processes)
 
-    def score(self, split: str) -> Score | None:
+    def score(self, split: str, reader: OneReader | None = None) -> Score | None:
         """The score of a split; None if the corpus does not have it."""
         if split not in self.encoded.streams:
             return None
-        unknown = self.encoded.vocabulary.unknown
-        return score(self.model, self.encoded.streams[split], self.run.config.evaluation, unknown)
+        unknown, stream = self.encoded.vocabulary.unknown, self.encoded.streams[split]
+        return score(self.model, stream, self.config.evaluation, unknown, reader)
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        pass
+
+    def save(self, name: str, step: int) -> None:
+        pass
+
+    def keep_state(self, state: Mapping[str, Any], step: int) -> None:
+        pass
+
+    def state_kept(self) -> None:
+        pass
+
+
+class RunCallbacks(Validation):
+    """The callbacks of a learner whose run has a directory and a tracker."""
+
+    def __init__(
+        self,
+        run: Run,
+        model: Any,
+        encoded: Encoded,
+        processes: OneProcess,
+        should_stop: ShouldStop = never,
+    ) -> None:
+        super().__init__(run.config, model, encoded, processes, should_stop)
+        self.run = run
+        self.header = checkpoint_header(run.config, encoded)
+        self.folder = run.directory / ledger.CHECKPOINTS
+        self.states = StateWriter(self.folder, ledger.BEST, run.config.training.checkpoints_kept)
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        self.run.tracker.log(figures, step)
 
     def begin(self, saved: Saved | None) -> None:
         """Write what it takes to go on with the run, or to find it with ``run=``; take the files

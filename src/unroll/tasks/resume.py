@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unroll import processes
 from unroll.config import Config, flat, restored
 from unroll.errors import Refused, require
 from unroll.folders import write_atomically
@@ -141,6 +142,13 @@ def _going_on(config: Config, directory: Path, same: bool) -> tuple[Run, Saved |
     saved, problems = saved_state.newest(directory / ledger.CHECKPOINTS)
     for line in problems:
         say(line)
+    ran = 1 if saved is None else len(saved.state.get("processes", [saved]))
+    require(
+        saved is None or ran == processes.size(),
+        f"the training in {directory} ran in {ran} processes, and this is {processes.size()}: "
+        f"go on with it in as many (torchrun --nproc-per-node {ran} -m unroll; 1: without "
+        "torchrun)",
+    )
     run = Run(config, directory, [])
     run.resumed_at = 0 if saved is None else saved.step
     for entry in journal.entries(directory):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unroll import processes
 from unroll.config import Config, fingerprint, flat
 from unroll.data.config import CorpusConfig
 from unroll.data.token_stream import Encoded
@@ -122,6 +123,8 @@ class Run:
             "directory": str(self.directory.resolve()),
         }
         tags |= {key: value for key, value in groups.items() if value is not None}
+        if processes.size() > 1:
+            tags["processes"] = str(processes.size())
         return source_tags(commit) | tags
 
     def keep(self, result: Result, figures: Mapping[str, float], step: int = 0) -> Result:

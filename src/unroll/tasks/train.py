@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unroll.config import Config
+from unroll.config import Config, recipe
 from unroll.data.token_stream import Encoded, encode
-from unroll.errors import Terminated
+from unroll.errors import Diverged, LostProcess, Terminated, require
 from unroll.evaluation.gradient_flow import gradient_flow
 from unroll.evaluation.perplexity import require_scorable
 from unroll.generation.sampler import sample
 from unroll.registry import build, target
 from unroll.tasks.adapted import adapted_score, mixed_runs, require_split
-from unroll.tasks.callbacks import RunCallbacks, ShouldStop, never, restore_best
+from unroll.tasks.callbacks import RunCallbacks, ShouldStop, Validation, never, restore_best
 from unroll.tasks.config import TaskConfig
 from unroll.tasks.memory import enough_memory
 from unroll.tasks.resume import cut_off_training, named_training, share_state
-from unroll.tasks.run import RESULT, Result, Run, device, prepare, say
+from unroll.tasks.run import RESULT, Result, Run, device, prepare, resolved, say
 from unroll.tasks.samples import chosen_prefixes
 from unroll.tasks.training_result import (
     final_figures,
@@ -32,6 +33,7 @@ from unroll.tasks.training_result import (
 from unroll.tracking import ledger
 from unroll.training.config import require_validation_split
 from unroll.training.learner import Learner
+from unroll.training.parallel import OneProcess, connect, remember, remembered
 from unroll.training.saved_state import Saved
 
 GRADIENT_SEQUENCES = 64
@@ -54,16 +56,22 @@ def train(
     pruned: it ends early, as KILLED, and is neither scored nor reused, but can go on.
 
     Raises:
-        Refused: the config does not fit the corpus, or a batch does not fit into memory.
+        Refused: the config does not fit the corpus, a batch does not fit into memory, or the
+            processes of ``torchrun`` have other configs.
+        LostProcess: one of them has ended.
         Diverged: the loss or the gradient is NaN or infinite.
         KeyboardInterrupt: the training was interrupted; its result is written all the same.
         Terminated: SIGTERM ended it; its state is kept.
     """
-    if config.resume is not None:
-        return carry_out(*named_training(config, overrides))
+    processes = connect(device(config))
+    require_same(config, processes)
+    if processes.rank > 0:
+        return follow(processes)
+    if not reuse or config.resume is not None:
+        result = carry_out(*begin(config, directory, overrides, processes), processes, should_stop)
+        processes.close()
+        return result
     run = Run(config, directory, overrides)
-    if not reuse:
-        return carry_out(run, None, should_stop)
     with ledger.claimed(Path(config.tracking.directory), run.fingerprint) as claimed:
         if not claimed:
             say(f"{run.name} is being run by another process, and is left to it")
@@ -73,13 +81,77 @@ def train(
             return reused
         cut_off = cut_off_training(run)
         if cut_off is None:
-            return carry_out(run, None, should_stop)
-        result = carry_out(*cut_off, should_stop)
+            return carry_out(run, None, processes, should_stop)
+        result = carry_out(*cut_off, processes, should_stop)
         run.tracker.reuse(run.fingerprint)  # it is a child of the multirun that was cut off
         return result
 
 
-def carry_out(run: Run, saved: Saved | None, should_stop: ShouldStop = never) -> Result:
+def require_same(config: Config, processes: OneProcess) -> None:
+    """Raise ``Refused`` in every process if one has another config, corpus or source code."""
+    if processes.size == 1:
+        return
+    own = recipe(resolved(config), build("data", config.data).fingerprint())
+    first, *others = processes.all(own)
+    for rank, other in enumerate(others, 1):
+        for key, value in first.items():
+            require(
+                key in other and other[key] == value,
+                f"the processes differ in {key}: {value} in the first, {other.get(key)} in process "
+                f"{rank}: start all with the same command, text and version of Unroll",
+            )
+
+
+def begin(
+    config: Config, directory: Path, overrides: list[str], processes: OneProcess
+) -> tuple[Run, Saved | None]:
+    """The run of this command and the state that it goes on from; the other processes, which look
+    for nothing, are told. What ``torchrun`` started again goes on with the run that it began."""
+    begun = remembered()
+    try:
+        if begun is not None:
+            run, saved = named_training(replace(config, resume=str(begun)), [])
+        elif config.resume is not None:
+            run, saved = named_training(config, overrides)
+        else:
+            run, saved = Run(config, directory, overrides), None
+    except Exception as error:
+        processes.tell(error)
+        raise
+    processes.tell((run.config, None if saved is None else saved.state))
+    return run, saved
+
+
+def follow(processes: Any) -> Result:
+    """Train in another process than the first, which says and writes what becomes of the run."""
+    config, state = processes.hear()
+    encoded = encode(config.data, build("data", config.data))
+    config = replace(config, model=config.model.fitted(encoded.counts))
+    prepare(config)
+    model = build("model", config.model, len(encoded.vocabulary), config.precision)
+    model = model.to(device(config))
+    learner: Learner = target("learner", config.model.name).from_config(
+        config,
+        model,
+        encoded.streams["train"],
+        Validation(config, model, encoded, processes),
+        processes,
+    )
+    if state is not None:
+        learner.load_state_dict(state)
+    with (
+        suppress(Diverged, KeyboardInterrupt),
+        enough_memory(config, model, encoded.streams["train"]),
+    ):
+        learner.fit()
+    processes.wait_for_first()
+    processes.close()
+    return {"task": config.task.name, "run_id": None}
+
+
+def carry_out(
+    run: Run, saved: Saved | None, processes: OneProcess, should_stop: ShouldStop = never
+) -> Result:
     """Train from the start or from a saved state, score, generate text; see ``train``."""
     config, directory = run.config, run.directory
     encoded = encode(config.data, build("data", config.data))
@@ -91,13 +163,14 @@ def carry_out(run: Run, saved: Saved | None, should_stop: ShouldStop = never) ->
     others = mixed_runs(config, encoded.tokenizer, vocabulary)
     prepare(config)  # after the other runs, whose weights are drawn before they are read
     model = build("model", config.model, len(vocabulary), config.precision).to(device(config))
-    callbacks = RunCallbacks(run, model, encoded, should_stop)
+    callbacks = RunCallbacks(run, model, encoded, processes, should_stop)
     learner: Learner = target("learner", config.model.name).from_config(
-        config, model, encoded.streams["train"], callbacks
+        config, model, encoded.streams["train"], callbacks, processes
     )
     warn_of_unknown(encoded)
     with run.recorded({"data.vocabulary_size": len(vocabulary)}, encoded) as tracker:
         callbacks.begin(saved)
+        remember(directory)
         if saved is None:
             log_gradient_flow(run, model, encoded, "initial")
         else:
@@ -105,9 +178,9 @@ def carry_out(run: Run, saved: Saved | None, should_stop: ShouldStop = never) ->
         try:
             with enough_memory(config, model, encoded.streams["train"]):
                 outcome = learner.fit()
-        except Terminated as error:
+        except (Terminated, LostProcess) as error:
             share_state(run)
-            raise Terminated(f"; unroll resume={directory} goes on") from error
+            raise type(error)(f"{error}; unroll resume={directory} goes on") from error
         tracker.param("model.parameters", model.parameter_count)
         if outcome.pruned and not outcome.interrupted:
             run.prune()

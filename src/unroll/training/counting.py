@@ -16,6 +16,7 @@ from unroll.errors import require
 from unroll.evaluation.perplexity import perplexity
 from unroll.models.ngram import NGramModel
 from unroll.training.learner import Callbacks, Outcome
+from unroll.training.parallel import OneProcess
 
 TOKENS_AT_ONCE = 1 << 16
 """Positions whose probabilities are looked up together."""
@@ -35,9 +36,15 @@ class Counting:
 
     @classmethod
     def from_config(
-        cls, config: Config, model: NGramModel, stream: TokenStream, callbacks: Callbacks
+        cls,
+        config: Config,
+        model: NGramModel,
+        stream: TokenStream,
+        callbacks: Callbacks,
+        processes: OneProcess,
     ) -> Counting:
-        """The learner of a composed config: counting has no settings of its own."""
+        """The learner of a composed config: counting has no settings of its own, and several
+        processes are refused before."""
         return cls(model, stream, callbacks)
 
     def fit(self) -> Outcome:

@@ -41,11 +41,25 @@ def sparse_embedding(model: LanguageModel, config: OptimizerConfig) -> Tensor | 
     return embedding.weight
 
 
-def entry_of_each(ids: Tensor, rows: int) -> Tensor:
-    """For every id in ``ids (n,)`` the last of the places where the same id is, ``(n,)``."""
+def last_places(ids: Tensor, rows: int) -> Tensor:
+    """For every id below ``rows`` the last of its places in ``ids (n,)``, ``(rows,)``; 0 for one
+    that has none."""
     places = torch.arange(len(ids), device=ids.device)
     last = torch.zeros(rows, dtype=torch.int64, device=ids.device)
-    return last.scatter_reduce_(0, ids, places, "amax")[ids]
+    return last.scatter_reduce_(0, ids, places, "amax")
+
+
+def entry_of_each(ids: Tensor, rows: int) -> Tensor:
+    """For every id in ``ids (n,)`` the last of the places where the same id is, ``(n,)``."""
+    return last_places(ids, rows)[ids]
+
+
+def rows_at(gradient: Tensor, ids: Tensor) -> Tensor:
+    """The rows of a sparse gradient ``(rows, width)`` as ``(n, width)``: the sum of a row at the
+    last place of its id in ``ids (n,)``, which has all of them, and zeros at the other places."""
+    entries = last_places(ids, len(gradient))[gradient._indices()[0]]
+    values = gradient._values()
+    return values.new_zeros(len(ids), values.shape[1]).index_add_(0, entries, values)
 
 
 def merge_rows(gradient: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from tqdm import tqdm
 
 from unroll.config import Config
 from unroll.data.batching import Batch, Batching
@@ -30,8 +29,10 @@ from unroll.training.gradients import KeptGradient, clip_gradients, sparse_embed
 from unroll.training.interruption import Interruption, interruptible
 from unroll.training.learner import Callbacks, Outcome
 from unroll.training.optimizers import Schedule, scaled_rates
+from unroll.training.parallel import OneProcess
 from unroll.training.penalties import ActivationPenalty
 from unroll.training.progress import Mean, Pending, Progress, Step
+from unroll.training.progress_bar import ProgressBar
 from unroll.training.truncation import Truncation
 
 READ_AFTER = 1000
@@ -47,6 +48,8 @@ class Trainer:
     Args:
         stream: the training split.
         seed: of the order of batches and of random truncation.
+        processes: those that train together, each with a trainer of the same arguments; all call
+            the same methods. None: this one alone.
 
     Raises:
         Refused: the stream is too short for one batch, or the schedule needs a known end.
@@ -61,7 +64,10 @@ class Trainer:
         optimizer_config: OptimizerConfig,
         seed: int,
         callbacks: Callbacks,
+        processes: OneProcess | None = None,
     ) -> None:
+        self.processes = processes or OneProcess()
+        self.processes.start(model, seed)
         self.model, self.stream, self.batching, self.config = model, stream, batching, config
         self.seed, self.callbacks, self.pruned = seed, callbacks, False
         self.outcome, self.progress = Outcome(), Progress()
@@ -84,13 +90,17 @@ class Trainer:
 
     @classmethod
     def from_config(
-        cls, config: Config, model: LanguageModel, stream: TokenStream, callbacks: Callbacks
+        cls,
+        config: Config,
+        model: LanguageModel,
+        stream: TokenStream,
+        callbacks: Callbacks,
+        processes: OneProcess | None = None,
     ) -> Trainer:
         """The trainer of a composed config."""
         batching: Batching = build("data/batching", config.data.batching)
-        return cls(
-            model, stream, batching, config.training, config.optimizer, config.seed, callbacks
-        )
+        training, optimizer, seed = config.training, config.optimizer, config.seed
+        return cls(model, stream, batching, training, optimizer, seed, callbacks, processes)
 
     def fit(self) -> Outcome:
         """Train until the config says to end or a signal interrupts.
@@ -103,13 +113,14 @@ class Trainer:
         self.model.train()
         with interruptible() as interrupted:
             self._validate_if_due()
-            while not (self._ended() or interrupted.is_set()):
+            while not (self._ended() or self.processes.any(interrupted.is_set())):
                 self._epoch(interrupted)
         self._keep_state()  # before what a training that goes on would not do
-        if interrupted.terminated:
+        if self.processes.any(interrupted.terminated):
             self.callbacks.state_kept()
             raise Terminated
-        outcome.interrupted, outcome.pruned = interrupted.is_set(), self.pruned
+        outcome.interrupted = self.processes.any(interrupted.is_set())
+        outcome.pruned = self.pruned
         self._save("last")
         if self.progress.validated_at != outcome.steps:
             self._validate()
@@ -130,7 +141,7 @@ class Trainer:
             Diverged: the loss or the gradient is NaN or infinite.
         """
         self._read()
-        return {
+        state = {
             "model": self.averaging.weights(),
             "averaging": self.averaging.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -140,6 +151,7 @@ class Trainer:
             "progress": self.progress.state_dict(),
             "outcome": self.outcome.state_dict(),
         }
+        return state | self.processes.gathered(self.model, state["generators"], self.progress.state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``, which is copied."""
@@ -150,8 +162,12 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.truncation.load_state_dict(state["truncation"])
-        set_generator_states(state["generators"], self.model.device)
         self.progress = Progress.from_state_dict(state["progress"])
+        generators = state["generators"]
+        if "processes" in state:  # each has its own
+            own = state["processes"][self.processes.rank]
+            generators, self.progress.state = own["generators"], own["state"]
+        set_generator_states(generators, self.model.device)
         if self.progress.state is not None:
             self.progress.state = self.model.moved(self.progress.state)
         self.outcome = Outcome.from_state_dict(state["outcome"])
@@ -166,21 +182,25 @@ class Trainer:
             self.pruned
             or (config.epochs is not None and progress.epoch >= config.epochs)
             or (config.max_steps is not None and outcome.steps >= config.max_steps)
-            or (config.max_minutes is not None and outcome.seconds >= 60 * config.max_minutes)
             or (config.patience is not None and progress.waited >= config.patience)
+            or (
+                config.max_minutes is not None
+                and self.processes.any(outcome.seconds >= 60 * config.max_minutes)
+            )
         )
 
     def _epoch(self, interrupted: Interruption) -> None:
         """The rest of the current epoch, or the part of it before the training ends."""
         progress, outcome = self.progress, self.outcome
-        with self._bar() as bar:
+        number, done = progress.epoch + 1, progress.steps
+        with ProgressBar(number, self.config.epochs, self.per_epoch, done) as bar:
             for group in self._groups():
                 self._step(group)
-                self._show(bar)
+                bar.show(outcome)
                 self._validate_if_due()
                 if progress.steps < self.per_epoch:  # else it is kept at the end of the epoch
                     self._keep_state_if_due()
-                if self._ended() or interrupted.is_set():
+                if self._ended() or self.processes.any(interrupted.is_set()):
                     return
         self._read()
         progress.epoch, progress.steps, progress.state = progress.epoch + 1, 0, None
@@ -239,18 +259,21 @@ class Trainer:
     def _backward(self, group: list[Batch]) -> tuple[list[Tensor], list[int]]:
         """The loss and the number of targets of each batch of ``group``; their mean gradient."""
         model, progress = self.model, self.progress
-        losses, counts = [], []
+        losses, counts, parts = [], [], []
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in group:
-            batch = batch.to(model.device)
+        for whole in group:
+            batch = self.processes.part(whole).to(model.device)
             state = progress.state if batch.carry else model.initial_state(len(batch.inputs))
-            hidden, state = self.truncation.unroll(self.reader, batch.inputs, state)
+            hidden, state = self.truncation.unroll(self.reader, batch.inputs, state, batch.share)
             hidden, targets = batch.scored(hidden)
             loss: Tensor = model.softmax.loss(hidden, targets)
-            (self.penalty.added_to(loss) / len(group)).backward()  # type: ignore[no-untyped-call]
+            divisor = len(group) * batch.share.parts
+            (self.penalty.added_to(loss) / divisor).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-            counts.append(len(targets))
+            counts.append(batch.share.targets or len(targets))
+            parts.append(batch)
             progress.state = model.detach(state)
+        self.processes.add_up(model, parts, losses)
         return losses, counts
 
     def _read(self) -> None:
@@ -302,7 +325,7 @@ class Trainer:
         every, minutes = self.config.checkpoint_every, self.config.checkpoint_minutes
         waited = time.monotonic() - self._kept_at
         if (every is not None and self.outcome.steps % every == 0) or (
-            minutes is not None and waited >= 60 * minutes
+            minutes is not None and self.processes.any(waited >= 60 * minutes)
         ):
             self._keep_state()
 
@@ -369,28 +392,5 @@ class Trainer:
             }
         )
         stop = self.callbacks.should_stop(loss, len(outcome.history["valid/loss"]))
-        self.pruned = stop and not self._ended()  # at its end there is nothing to save
-
-    def _show(self, bar: Any) -> None:
-        """Move the progress bar on; its figures are those that were read last."""
-        bar.update()
-        if not bar.disable:
-            loss = self.outcome.train_loss
-            bar.set_postfix(
-                loss=f"{loss:.3f}",
-                ppl=f"{perplexity(loss):.1f}",
-                tok_s=f"{self.outcome.tokens_per_second:,.0f}",
-                refresh=False,
-            )
-
-    def _bar(self) -> Any:
-        """A progress bar of the epoch, on a terminal only."""
-        epoch, epochs = self.progress.epoch + 1, self.config.epochs
-        return tqdm(
-            total=self.per_epoch,
-            initial=self.progress.steps,
-            desc=f"epoch {epoch}" + (f"/{epochs}" if epochs else ""),
-            unit="step",
-            leave=False,
-            disable=None,
-        )
+        # at its end there is nothing to save
+        self.pruned = self.processes.any(stop) and not self._ended()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unroll.data.batching import moved
+from unroll.data.batching import ALL_ROWS, Share, moved
 from unroll.models.language_model import LanguageModel
 from unroll.models.recurrent import State
 from unroll.training.config import FixedConfig, FullConfig, RandomConfig
@@ -26,8 +26,11 @@ from unroll.training.config import FixedConfig, FullConfig, RandomConfig
 class Truncation(Protocol):
     """Reads a sequence and limits how far the gradient goes back."""
 
-    def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """Ids ``(batch, time)`` to hidden ``(batch, time, width)`` and the state after them."""
+    def unroll(
+        self, model: LanguageModel, inputs: Tensor, state: State, share: Share = ALL_ROWS
+    ) -> tuple[Tensor, State]:
+        """Ids ``(batch, time)`` to hidden ``(batch, time, width)`` and the state after them.
+        ``inputs`` are the rows ``share`` of a batch."""
 
     def state_dict(self) -> dict[str, Any]:
         """What has to be restored to continue exactly."""
@@ -47,7 +50,9 @@ class Full:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         pass
 
-    def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    def unroll(
+        self, model: LanguageModel, inputs: Tensor, state: State, share: Share = ALL_ROWS
+    ) -> tuple[Tensor, State]:
         hidden: Tensor
         hidden, state = model(inputs, state)
         return hidden, state
@@ -59,7 +64,9 @@ class Fixed(Full):
     def __init__(self, config: FixedConfig, seed: int) -> None:
         self.steps = config.steps
 
-    def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    def unroll(
+        self, model: LanguageModel, inputs: Tensor, state: State, share: Share = ALL_ROWS
+    ) -> tuple[Tensor, State]:
         pieces = []
         for piece in torch.split(inputs, self.steps, dim=1):
             hidden, state = model(piece, model.detach(state))
@@ -82,12 +89,15 @@ class Random:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.generator.bit_generator.state = state["generator"]
 
-    def unroll(self, model: LanguageModel, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    def unroll(
+        self, model: LanguageModel, inputs: Tensor, state: State, share: Share = ALL_ROWS
+    ) -> tuple[Tensor, State]:
         first, *others = torch.split(inputs, self.every, dim=1)
         hidden, state = model(first, state)
         pieces = [hidden]
         for piece in others:
-            factors = moved(self.draw(len(inputs)).to(hidden.dtype), hidden.device)
+            drawn = self.draw(share.of or len(inputs))[share.rows]  # the same in each process
+            factors = moved(drawn.to(hidden.dtype), hidden.device)
             hidden, state = model(piece, model.scale_gradient(state, factors))
             pieces.append(hidden)
         return torch.cat(pieces, dim=1), state
