@@ -32,7 +32,7 @@ from unroll.overrides import (
 from unroll.registry import build, schema
 from unroll.run_directory import RunDirectory, remove_if_empty
 from unroll.terminal import PIPE_CLOSED, until_closed
-from unroll.tracking.multirun import Multirun
+from unroll.tracking.multirun import PARENT, Multirun
 from unroll.usage import usage
 
 
@@ -108,6 +108,15 @@ class Job:
 
     def __init__(self) -> None:
         self.failure: BaseException | None = None
+
+    def __getstate__(self) -> dict[str, str]:
+        """What goes to the process of a job, which may have the environment of another machine."""
+        return {name: os.environ[name] for name in (PARENT,) if name in os.environ}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__init__()  # type: ignore[misc]
+        os.environ.pop(PARENT, None)  # of the multirun before, in a process that is used again
+        os.environ.update(state)
 
     def __call__(self, composed: DictConfig) -> dict[str, Any] | None:
         settings = HydraConfig.get()
