@@ -10,10 +10,10 @@ STUDIES ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample evaluate sweep reproduce tune bench chaos ui server test lint audit format clean
+.PHONY: help setup train sample evaluate sweep reproduce tune bench chaos ui server test test-engines lint audit format clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create .venv with pinned versions (needs Python 3.11 or newer)
 
@@ -64,6 +64,11 @@ server: setup ## start MLflow with PostgreSQL and an S3 store: make server SERVE
 
 test: setup lint ## run the linters, the type checker and the tests
 	$(BIN)/python -m pytest
+
+test-engines: setup ## install every extra, and run the tests that need one: make test-engines
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	  --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/python -m pytest --numprocesses 0 -m engines
 
 lint: setup ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .

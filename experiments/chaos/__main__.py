@@ -20,9 +20,9 @@ from experiments.bench.results import aligned
 from experiments.chaos.results import HEAD, PLACE, Results, cells
 from experiments.chaos.scenarios import (
     CELLS,
-    LAUNCHERS,
     Place,
     Row,
+    installed_launchers,
     killed_run,
     killed_sweep,
     undisturbed_sweep,
@@ -77,7 +77,7 @@ def rows(place: Place, chosen: Sequence[str], KILLS: int, SEED: int) -> Iterator
             yield killed_run(place, label, cell, share, SEED + number)
     if "sweeps" in chosen:
         undisturbed = undisturbed_sweep(place)
-        for launcher in LAUNCHERS:
+        for launcher in installed_launchers():
             yield killed_sweep(place, launcher, undisturbed, SEED)
     if "server" in chosen:
         yield from server_rows(place, SEED)

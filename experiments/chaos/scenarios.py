@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from experiments.chaos.evidence import Comparison, compared
@@ -31,7 +32,14 @@ EVERYTHING = (
 """Of the jobs of a sweep."""
 STEPS = 400
 JOBS = ("model=rnn,lstm,gru", "seed=1,2")
-LAUNCHERS = {"basic": "", "joblib": "hydra/launcher=joblib hydra.launcher.n_jobs=2"}
+LAUNCHERS = {
+    "basic": "",
+    "joblib": "hydra/launcher=joblib hydra.launcher.n_jobs=2",
+    "submitit_local": "hydra/launcher=submitit_local hydra.sweeper.max_batch_size=2",
+    "ray": "hydra/launcher=ray +hydra.launcher.ray.init.num_cpus=2",
+}
+EXTRAS = {"submitit_local": "submitit", "ray": "ray"}
+"""Packages that a launcher needs: without its package it is left out."""
 SWEEP_KILLS = 2
 MOST_TRIES = 5  # without a kill, for one command
 
@@ -169,6 +177,11 @@ def killed_sweep(place: Place, launcher: str, undisturbed: Mapping[str, Path], s
     extra = finished_runs(place.store(name)) - len(undisturbed)
     found.add(Comparison(doubled=max(0, extra)))
     return Row.of(f"sweep of {len(undisturbed)} jobs, launcher {launcher}", kills, found, start)
+
+
+def installed_launchers() -> list[str]:
+    """The launchers of the sweeps, without those whose package is not installed."""
+    return [name for name in LAUNCHERS if name not in EXTRAS or find_spec(EXTRAS[name])]
 
 
 def sweep_words() -> list[str]:

@@ -38,7 +38,7 @@ from unroll.search.config import SearchConfig
 from unroll.search.space import Space
 from unroll.search.study import Search, watch
 from unroll.terminal import PIPE_CLOSED, silently, until_closed
-from unroll.tracking.multirun import Multirun
+from unroll.tracking.multirun import PARENT, Multirun
 from unroll.usage import usage
 
 
@@ -124,6 +124,15 @@ class Job:
 
     def __init__(self) -> None:
         self.failure: BaseException | None = None
+
+    def __getstate__(self) -> dict[str, str]:
+        """What goes to the process of a job, which may have the environment of another machine."""
+        return {name: os.environ[name] for name in (PARENT,) if name in os.environ}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__init__()  # type: ignore[misc]
+        os.environ.pop(PARENT, None)  # of the multirun before, in a process that is used again
+        os.environ.update(state)
 
     def __call__(self, composed: DictConfig) -> Any:
         settings = HydraConfig.get()

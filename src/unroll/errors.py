@@ -91,6 +91,16 @@ def register_hint(group: str, pattern: str, message: str) -> None:
     _hints.append((group, re.compile(pattern), message))
 
 
+EXTRAS = {
+    "hydra/launcher": {
+        "ray": "ray",
+        "ray_aws": "ray",
+        "submitit_local": "slurm",
+        "submitit_slurm": "slurm",
+    },
+}
+"""Options of Hydra's groups that come with an extra of this package: its name."""
+
 _ADDRESS = re.compile(r"(\w://)[^/\s]*@")
 _SECRET = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY")
 SHORTEST_SECRET = 6
@@ -168,8 +178,12 @@ def _unknown_option(error: MissingConfigException) -> str | None:
     for hinted, pattern, message in _hints:
         if group == hinted and pattern.fullmatch(option):
             return message.format(option=option)
+    extras = EXTRAS.get(group, {})
+    if option in extras:
+        install = f"pip install 'unroll[{extras[option]}]'"
+        return f"{group}={option} needs a package that is not installed: {install}"
     listed = [name for name in error.options or () if not name.startswith("_")]
-    return unknown(group or "config", option, options(group) or listed)
+    return unknown(group or "config", option, {*(options(group) or listed), *extras})
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:
@@ -196,6 +210,21 @@ def _wrong_type(error: ValidationError) -> str | None:
 
 def _invalid(error: OmegaConfBaseException) -> str:
     return (f"{error.full_key}: " if error.full_key else "") + first_line(error)
+
+
+ENGINES = ("submitit", "ray", "joblib.externals.loky")
+"""Modules whose errors say that an engine, or the process of one of its jobs, died."""
+
+
+def _engine_failed(error: Exception) -> str | None:
+    module = type(error).__module__
+    engine = next((name for name in ENGINES if f"{module}.".startswith(f"{name}.")), None)
+    if engine is None:
+        return None
+    return (
+        f"{engine.partition('.')[0]} failed: {bounded(str(error), 200)}; give the command again: "
+        "jobs that finished are kept, those that were cut off go on"
+    )
 
 
 UNWRITABLE = (
@@ -258,5 +287,6 @@ TRANSLATIONS: tuple[tuple[type[BaseException], Callable[..., str | None], int], 
     (OSError, _too_long, BAD_INPUT),
     (OSError, _cannot_write, FAILED),
     (Exception, _full, FAILED),
+    (Exception, _engine_failed, FAILED),
 )
 """Kinds of errors, most telling first, each with its line (None: not this one) and exit code."""

@@ -9,9 +9,8 @@ from omegaconf import OmegaConf
 
 from unroll.app import compose
 from unroll.config import flat
-from unroll.tracking.family import PARENT
 from unroll.tracking.ledger import owed
-from unroll.tracking.multirun import Multirun, children_table
+from unroll.tracking.multirun import PARENT, Multirun, children_table
 from unroll.tracking.store import connect
 from unroll.tracking.tracker import MLflowTracker
 

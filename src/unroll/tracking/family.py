@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-PARENT = "UNROLL_PARENT_RUN"
-"""Environment variable that gives the jobs of a multirun, in any process, their parent."""
 PARENT_TAG, REUSED, STUDY = "mlflow.parentRunId", "reused.", "study"
 DIRECTORY = "directory"
 """Tag of a run: its run directory."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from unroll.tracking.tracker import Tracker
 
+PARENT = "UNROLL_PARENT_RUN"
+"""Environment variable that gives the jobs of a multirun, in any process, their parent."""
 RESULTS = ("test/perplexity", "valid/perplexity", "train/perplexity", "tokens_per_second")
 """Metrics of trainings in the table; of other tasks it shows every metric."""
 
@@ -35,8 +37,6 @@ class Multirun(Callback):
     def on_multirun_start(self, config: DictConfig, **keywords: Any) -> None:
         if not schema("task", config.task.name).makes_run:
             return
-        from unroll.tracking.family import PARENT
-
         values = OmegaConf.to_container(config.tracking, resolve=True)
         overrides = list(config.hydra.overrides.task)
         tags = {"overrides": " ".join(overrides)}
@@ -68,8 +68,6 @@ class Multirun(Callback):
     @staticmethod
     def close(status: str) -> None:
         """End the parent run, if there is one, and write a table of its children's results."""
-        from unroll.tracking.family import PARENT
-
         tracker, Multirun.tracker = Multirun.tracker, None
         if tracker is None:
             return
