@@ -41,7 +41,7 @@ class Counting:
         model: NGramModel,
         stream: TokenStream,
         callbacks: Callbacks,
-        processes: OneProcess,
+        processes: OneProcess | None = None,
     ) -> Counting:
         """The learner of a composed config: counting has no settings of its own, and several
         processes are refused before."""
