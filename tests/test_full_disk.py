@@ -45,7 +45,7 @@ def test_a_run_whose_files_cannot_grow_ends_in_one_line_and_leaves_no_part(
     assert line.startswith("unroll: cannot write")
     assert "File too large" in line or "temporary directory" in line
     streams = tmp_path / "cache" / "streams"
-    assert not [path for path in streams.glob(".writing-*")]
+    assert not [path for path in streams.glob(".parts-*")]
     for path in (tmp_path / "run").rglob("*.safetensors"):
         checkpoint.read(path)
     for path in tmp_path.rglob("*.json"):
