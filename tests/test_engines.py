@@ -53,7 +53,7 @@ def sweep(
         [sys.executable, "-m", "unroll", "-m", *TINY, *places, *words],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=300,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": path},
         check=False,
     )
@@ -122,21 +122,21 @@ def test_a_refused_job_stops_no_other_and_its_code_is_that_of_the_sweep(
     assert "absent.txt does not exist" in done.stdout
 
 
-SBATCH = """#!{python}
-# Stands in for Slurm: runs the jobs of an array one after another, as srun would on their nodes.
-import os, re, subprocess, sys
-text = open(sys.argv[1]).read()
-last = int(re.search("--array=0-([0-9]+)", text)[1])
-(command,) = [line for line in text.splitlines() if line.startswith("srun ")]
-open({kept!r}, "w").write(text)
-command = command[command.index(" -u -m ") :]
-for task in range(last + 1):
-    names = dict(SLURM_JOB_ID=f"{{7 + task}}", SLURM_ARRAY_TASK_ID=f"{{task}}")
-    names |= dict(os.environ, SLURM_ARRAY_JOB_ID="7")
-    subprocess.run(sys.executable + command, shell=True, check=True, env=names,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-print("Submitted batch job 7")
-"""
+SLURM = {
+    "sbatch": """#!/bin/sh
+# stands in for Slurm: keeps the script, and runs the jobs of its array one after another
+cp "$1" {folder}/script
+last=$(sed -n 's/.*--array=0-\\([0-9]*\\).*/\\1/p' "$1")
+for task in $(seq 0 "$last"); do
+    SLURM_JOB_ID=$task SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task sh {folder}/script
+done > {folder}/log 2>&1 &
+echo Submitted batch job 7
+""",
+    "srun": """#!/bin/sh
+shift 5  # --unbuffered --output FILE --error FILE
+exec "$@"
+""",
+}
 
 
 @pytest.fixture
@@ -144,9 +144,8 @@ def slurm(tmp_path: Path) -> Path:
     """A folder with programs that stand in for Slurm's; ``sbatch`` keeps what it was given."""
     folder = tmp_path / "slurm"
     folder.mkdir()
-    script = SBATCH.format(python=sys.executable, kept=str(folder / "kept"))
-    for name, content in {"sbatch": script, "srun": "#!/bin/sh\n"}.items():
-        (folder / name).write_text(content)
+    for name, text in SLURM.items():
+        (folder / name).write_text(text.format(folder=folder))
         (folder / name).chmod(0o755)
     return folder
 
@@ -158,13 +157,14 @@ def test_slurm_is_asked_for_what_the_config_says_and_its_jobs_have_the_same_resu
 ) -> None:
     asked = ("partition=long", "gpus_per_node=1", "timeout_min=90", "cpus_per_task=4")
     words = [f"hydra.launcher.{word}" for word in asked]
-    words += ["hydra/launcher=submitit_slurm", "tracking=disabled", *SIX]
+    words += ["hydra/launcher=submitit_slurm", "tracking=disabled"]
+    words += ["model=rnn", *SIX[1:]]  # the first two of the six jobs
     done = sweep(tmp_path, text, *words, path=f"{slurm}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert perplexities(tmp_path) == one_after_another
-    kept = (slurm / "kept").read_text()
-    for line in ("partition=long", "gpus-per-node=1", "time=90", "cpus-per-task=4", "array=0-5"):
-        assert f"#SBATCH --{line}" in kept
+    assert perplexities(tmp_path) == {job: one_after_another[job] for job in ("0", "1")}
+    script = (slurm / "script").read_text()
+    for line in ("partition=long", "gpus-per-node=1", "time=90", "cpus-per-task=4", "array=0-1"):
+        assert f"#SBATCH --{line}" in script
 
 
 def launcher_config(**given: object) -> object:
