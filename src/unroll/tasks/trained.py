@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def text_config(path: str, trained: CorpusConfig, given: CorpusConfig) -> TextFi
     """A corpus of one text, with nothing held out. If the run ends documents with ``<eos>``, every
     line of the text is a document; otherwise the whole file is one."""
     shared = {
-        key: getattr(trained, key) for key in CorpusConfig.__dataclass_fields__ if key != "name"
+        key.name: getattr(trained, key.name) for key in fields(CorpusConfig) if key.name != "name"
     }
     shared |= {"cache": given.cache, "limit": None, "valid_fraction": 0.0, "test_fraction": 0.0}
     return TextFilesConfig(
