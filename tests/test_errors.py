@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unroll import errors
@@ -26,6 +26,7 @@ from unroll.errors import (
 
 
 @given(st.text(), st.integers(20, 600))
+@example("00000000 000000000000", 20)  # the cut falls beside a space
 def test_a_bounded_text_is_one_printable_line_within_its_bound(text: str, longest: int) -> None:
     line = bounded(text, longest)
     assert len(line) <= longest

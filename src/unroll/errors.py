@@ -136,7 +136,7 @@ def bounded(text: str, longest: int = LONGEST) -> str:
     if len(line) <= longest:
         return line
     end = longest // 3
-    return f"{line[: longest - end - 5]} ... {line[-end:]}"
+    return f"{line[: longest - end - 5].rstrip()} ... {line[-end:].lstrip()}"
 
 
 def first_line(error: BaseException, longest: int = LONGEST) -> str:
