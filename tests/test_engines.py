@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from omegaconf import OmegaConf
 
 from unroll import engines
 from unroll.app import Job
-from unroll.errors import BAD_INPUT, FAILED, Refused, explain
+from unroll.errors import BAD_INPUT, FAILED, TERMINATED, Refused, explain
+from unroll.tracking.journal import is_written
 from unroll.tracking.multirun import PARENT
 
 TINY = ("data=text_files", "data.batching.length=10", "data.batching.batch_size=8", "device=cpu",
@@ -120,6 +122,36 @@ def test_a_refused_job_stops_no_other_and_its_code_is_that_of_the_sweep(
     done = sweep(tmp_path, text, *words, f"++data.path={text},{absent}")
     assert (done.returncode, line in done.stdout) == (code, True), done.stdout + done.stderr
     assert "absent.txt does not exist" in done.stdout
+
+
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("ray", marks=RAY)])
+def test_sigterm_ends_a_sweep_as_terminated_and_its_jobs_with_it(
+    launcher: str, tmp_path: Path, text: Path
+) -> None:
+    endless = ("training.max_steps=1000000", "training.epochs=null", "training.checkpoint_every=20")
+    places = (f"data.path={text}", f"data.cache={tmp_path}/cache", f"hydra.sweep.dir={tmp_path}")
+    words = [f"hydra/launcher={launcher}", "tracking=disabled", "seed=1,2", *places, *endless]
+    words += [f"tracking.directory={tmp_path}/mlruns", "model.hidden_size=8"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unroll", "-m", *TINY, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 200
+    while len({path.parent for path in tmp_path.glob("*/checkpoints/state-*")}) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.terminate()
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == TERMINATED, err
+    assert "unroll: terminated" in err
+    deadline = time.monotonic() + 60
+    while any(is_written(tmp_path / job) for job in ("0", "1")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 SLURM = {

@@ -87,12 +87,11 @@ def command(words: list[str]) -> int:
             raise
         print(f"unroll: {line}", file=sys.stderr)
         return code
-    except Terminated as error:
+    except KeyboardInterrupt as error:
         status = "KILLED"
-        print(f"unroll: terminated{error}", file=sys.stderr)
-        return TERMINATED
-    except KeyboardInterrupt:
-        status = "KILLED"
+        if isinstance(error, Terminated) or Terminated.received:
+            print(f"unroll: terminated{error}", file=sys.stderr)
+            return TERMINATED
         print("unroll: interrupted", file=sys.stderr)
         return INTERRUPTED
     finally:
@@ -113,6 +112,7 @@ def end_on_sigterm() -> None:
 
 
 def terminate(number: int, frame: object) -> None:
+    Terminated.received = True
     raise Terminated
 
 

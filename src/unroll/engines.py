@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -90,6 +91,7 @@ def ray(config: DictConfig) -> None:
         store = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
         runtime = given.get("runtime_env") or {}
         given["runtime_env"] = runtime | {"env_vars": store | (runtime.get("env_vars") or {})}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**({"logging_level": "warning"} | given))
     except (OSError, ValueError, TypeError, RuntimeError, SystemExit) as error:
@@ -97,6 +99,8 @@ def ray(config: DictConfig) -> None:
             f"Ray at {address} cannot be used: {first_line(error, 200)}; check "
             "hydra.launcher.ray.init, or leave it out to run on this machine"
         ) from error
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which ends with another code
 
 
 def require_answer(address: str) -> None:

@@ -60,6 +60,9 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM ended the run, as a scheduler does that wants the machine: it can be resumed, and the
     command line exits with 75."""
 
+    received = False
+    """Whether this process got SIGTERM: Ray turns the error into a plain ``KeyboardInterrupt``."""
+
 
 def require(condition: object, message: str) -> None:
     """Raise ``Refused(message)`` unless ``condition`` holds."""
