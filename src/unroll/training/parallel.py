@@ -35,7 +35,7 @@ from unroll.training.gradients import rows_at
 
 KEY = "unroll/run_directory"
 """Of the run that the processes began, in the store of the launcher."""
-STORE_SECONDS = 30
+STORE_WAIT = timedelta(seconds=30)
 
 
 class OneProcess(OneReader):
@@ -100,8 +100,12 @@ class ManyProcesses(OneProcess):
             )
             torch.cuda.set_device(place)
             backend = "cpu:gloo,cuda:nccl"
+        store = _attempt_store()
+        given: dict[str, Any] = (
+            {} if store is None else {"rank": self.rank, "world_size": self.size}
+        )
         try:
-            dist.init_process_group(backend)
+            dist.init_process_group(backend, store=store, **given)
         except (RuntimeError, ValueError) as error:
             raise Refused(
                 f"the other processes are not found ({first_line(error, 150)}): start all of them "
@@ -232,7 +236,7 @@ def remember(directory: Path) -> None:
 def remembered() -> Path | None:
     """The directory of the run that was begun before ``torchrun`` started the processes again;
     None if there is none."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+    if _restarts() == 0:
         return None
     store = _launcher_store()
     if store is None or not store.check([KEY]):
@@ -240,11 +244,29 @@ def remembered() -> Path | None:
     return Path(store.get(KEY).decode())
 
 
-def _launcher_store() -> Any:
+def _restarts() -> int:
+    """How often ``torchrun`` has started the processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def _attempt_store() -> Any:
+    """A part of the launcher's store for the processes of this start alone; None if there is none.
+
+    PyTorch itself uses the same keys after a restart, so that a process may find the address of one
+    that has ended, and wait for it. The launchers of several machines count restarts each for
+    itself, so the processes of those have no common name for a start.
+    """
+    if int(os.environ.get("GROUP_WORLD_SIZE", 1)) > 1:
+        return None
+    store = _launcher_store(dist.default_pg_timeout)
+    return store and dist.PrefixStore(f"unroll/start-{_restarts()}", store)  # type: ignore[attr-defined]
+
+
+def _launcher_store(timeout: timedelta = STORE_WAIT) -> Any:
     """The key-value store of ``torchrun`` itself, which outlives the processes that it starts."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return dist.TCPStore(  # type: ignore[attr-defined]
-        address, port, is_master=False, timeout=timedelta(seconds=STORE_SECONDS)
+        address, port, is_master=False, timeout=timeout
     )
