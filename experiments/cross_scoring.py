@@ -62,13 +62,10 @@ class Matrix:
         """Perplexity of a reader on what a writer wrote, a value for each seed."""
         return self._measured(lambda found: found["scores"][reader, writer, mode])
 
-    def own(self, mode: str) -> Measured:
-        """Perplexity on one's own text, the mean over the cells."""
-        return mean_of(self.perplexity(cell, cell, mode) for cell in CELLS)
-
-    def people(self) -> Measured:
-        """Perplexity on what people wrote, the mean over the cells."""
-        return mean_of(self.perplexity(cell, PEOPLE) for cell in CELLS)
+    def own(self, mode: str | None) -> Measured:
+        """Perplexity on one's own text, or where ``mode`` is None on what people wrote: the mean
+        over the cells."""
+        return mean_of(self.perplexity(cell, cell if mode else PEOPLE, mode) for cell in CELLS)
 
     def diversity(self, key: str, mode: str | None, scale: float = 1.0) -> Measured:
         """A count of n-grams: of people where ``mode`` is None, else the mean over the cells."""
@@ -196,7 +193,7 @@ def lower_is_better(results: Results) -> Answer:
             sentence(
                 "Perplexity of texts under the model that wrote them, and of what people wrote "
                 "under the same models: {}.",
-                verdict(pair, matrix.own(GREEDY), matrix.people(), "neither"),
+                verdict(pair, matrix.own(GREEDY), matrix.own(None), "neither"),
             ),
             sentence(
                 "Sequences of four tokens that occurred before in the same text, in per cent: {}. "
@@ -216,13 +213,11 @@ def lower_is_better(results: Results) -> Answer:
                 "perplexity under the writer (log scale)",
                 "repetition (% of sequences of four tokens)",
                 {
-                    "models": [
+                    label: [
                         (matrix.own(mode).mean, matrix.diversity("repetition", mode, 100).mean)
-                        for mode in MODES
-                    ],
-                    "people": [
-                        (matrix.people().mean, matrix.diversity("repetition", None, 100).mean)
-                    ],
+                        for mode in modes
+                    ]
+                    for label, modes in {"models": MODES, "people": (None,)}.items()
                 },
                 log_x=True,
                 joined=True,
@@ -232,7 +227,7 @@ def lower_is_better(results: Results) -> Answer:
                 [
                     [
                         name,
-                        shown(matrix.own(mode) if mode else matrix.people()),
+                        shown(matrix.own(mode)),
                         *(shown(matrix.diversity(key, mode), ".2f") for key in DIVERSITY),
                     ]
                     for name, mode in [*rows.items(), ("people", None)]
@@ -245,7 +240,7 @@ def lower_is_better(results: Results) -> Answer:
         ],
         found=sentence(
             "perplexity under the writer: {}; repeated sequences of four tokens, in per cent: {}.",
-            verdict(pair, matrix.own(GREEDY), matrix.people(), "neither"),
+            verdict(pair, matrix.own(GREEDY), matrix.own(None), "neither"),
             compared("repetition"),
         ),
     )
@@ -321,7 +316,7 @@ def temperature(results: Results) -> Answer:
                 "Perplexity of texts under the model that wrote them: {}. What people wrote has {} "
                 "under the same models.",
                 verdict(pair, matrix.own(first), matrix.own(last), "neither"),
-                shown(matrix.people()),
+                shown(matrix.own(None)),
             ),
             sentence(
                 "Distinct pairs of tokens, in per cent: {}; people: {}.",
@@ -342,7 +337,7 @@ def temperature(results: Results) -> Answer:
                     }
                 },
                 log_y=True,
-                levels={"people": matrix.people().mean},
+                levels={"people": matrix.own(None).mean},
             ),
             plots.lines(
                 "sampling_diversity",
