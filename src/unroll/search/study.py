@@ -12,8 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from unroll import overlay
 from unroll.errors import FAILURE, Refused, bounded, first_line, require
 from unroll.search.config import SearchConfig
@@ -250,6 +248,8 @@ def trial_id(storage: BaseStorage, name: str, number: int) -> int:
 
 def make_sampler(config: SearchConfig, number: int) -> BaseSampler:
     """The sampler of one trial."""
+    import numpy as np  # every command imports this module
+
     samplers = require_optuna().samplers
     seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0])
     return {
