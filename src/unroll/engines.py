@@ -14,7 +14,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from unroll.errors import BAD_INPUT, Refused, bounded, first_line, require
+from unroll.errors import BAD_INPUT, QUOTED, Refused, bounded, first_line, require
 
 GROUP = "hydra/launcher"
 THREADS = "OMP_NUM_THREADS"
@@ -96,7 +96,7 @@ def ray(config: DictConfig) -> None:
         ray.init(**({"logging_level": "warning"} | given))
     except (OSError, ValueError, TypeError, RuntimeError, SystemExit) as error:
         raise Refused(
-            f"Ray at {address} cannot be used: {first_line(error, 200)}; check "
+            f"Ray at {address} cannot be used: {first_line(error, QUOTED)}; check "
             "hydra.launcher.ray.init, or leave it out to run on this machine"
         ) from error
     finally:

@@ -225,8 +225,8 @@ def _engine_failed(error: Exception) -> str | None:
     if engine is None:
         return None
     return (
-        f"{engine.partition('.')[0]} failed: {bounded(str(error), 200)}; give the command again: "
-        "jobs that finished are kept, those that were cut off go on"
+        f"{engine.partition('.')[0]} failed: {bounded(str(error), QUOTED)}; give the command "
+        "again: jobs that finished are kept, those that were cut off go on"
     )
 
 
