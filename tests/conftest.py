@@ -47,6 +47,15 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
     return composed_
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the runs of a module, with a text of 150 documents in ``text.txt``."""
+    folder = tmp_path_factory.mktemp("home")
+    text = "\n\n".join(f"one two three {i % 3} four {i % 7} six ." for i in range(150))
+    (folder / "text.txt").write_text(text)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The database of a store without runs: MLflow takes seconds to create one."""

@@ -16,6 +16,7 @@ from experiments.bench.text import Text
 from experiments.bench.turns import Repeated, Turn
 from unroll.config import Config
 from unroll.evaluation.perplexity import Score
+from unroll.training.learner import Silent
 
 EPOCHS = 4
 FAST = (
@@ -32,7 +33,7 @@ class Reached(Exception):
     """The perplexity is reached."""
 
 
-class Until(ours.Silent):
+class Until(Silent):
     """Callbacks that validate, and end the training at a perplexity."""
 
     def __init__(self, one: Subject, perplexity: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,34 +20,11 @@ from unroll.models.language_model import LanguageModel
 from unroll.models.quantized import quantize, quantized_model, weights_of
 from unroll.registry import build
 from unroll.tasks.run import keep_freed_memory, resolved
+from unroll.training.learner import Silent
 from unroll.training.loop import Trainer
 
 PREFIX = 100
 """Words that are read before the first is written."""
-
-
-class Silent:
-    """Callbacks of a training that is only timed."""
-
-    log_every = 10
-
-    def validate(self) -> Score | None:
-        return None
-
-    def save(self, name: str, step: int) -> None:
-        pass
-
-    def keep_state(self, state: Mapping[str, Any], step: int) -> None:
-        pass
-
-    def state_kept(self) -> None:
-        pass
-
-    def log(self, figures: dict[str, float], step: int) -> None:
-        pass
-
-    def should_stop(self, loss: float, validation: int) -> bool:
-        return False
 
 
 PLAIN = (

@@ -20,6 +20,7 @@ from unroll.app import compose
 from unroll.config import Config
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.tracker import MLflowTracker
+from unroll.training.learner import Silent
 
 Of = Callable[[Bench], Text]
 Other = Callable[[Bench], Turn]
@@ -167,7 +168,7 @@ def twin_perplexity(bench: Bench) -> Turn:
     return lambda: others.twin_perplexity(one, bench.device, steps)
 
 
-class Tracked(ours.Silent):
+class Tracked(Silent):
     """Callbacks that log every point to MLflow, in a store that lives as long as they do."""
 
     def __init__(self) -> None:
@@ -176,7 +177,10 @@ class Tracked(ours.Silent):
         assert isinstance(tracking, MLflowConfig)
         self.tracker = MLflowTracker(tracking)
         self.tracker.start(Path(self._folder.name) / "run", "bench", {}, {})
-        self.log_every = self.tracker.every
+
+    @property
+    def log_every(self) -> int:
+        return self.tracker.every
 
     def log(self, figures: dict[str, float], step: int) -> None:
         self.tracker.log(figures, step)

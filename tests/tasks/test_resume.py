@@ -33,14 +33,6 @@ CLOCK = ("tokens_per_second", "speed/")
 Train = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    text = "\n\n".join(f"one two three {i % 3} four {i % 7} six ." for i in range(150))
-    (folder / "text.txt").write_text(text)
-    return folder
-
-
 def places(home: Path) -> list[str]:
     names = {"data.path": "text.txt", "data.cache": "cache", "tracking.directory": "runs"}
     return [f"{key}={home / name}" for key, name in names.items()]

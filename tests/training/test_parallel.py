@@ -31,6 +31,7 @@ from unroll.errors import BAD_INPUT, Refused
 from unroll.evaluation.perplexity import PROTOCOLS, score
 from unroll.models.language_model import LanguageModel
 from unroll.tracking import journal, ledger
+from unroll.training.learner import Silent
 from unroll.training.loop import Trainer
 from unroll.training.parallel import ManyProcesses, OneProcess
 
@@ -59,7 +60,7 @@ def a_stream() -> TokenStream:
     return TokenStream.from_documents(list(ids.reshape(5, 26)))
 
 
-class Diary:
+class Diary(Silent):
     """Callbacks that keep what they are given, and do ``at[step]`` after that step."""
 
     log_every = 1
@@ -76,19 +77,10 @@ class Diary:
         if "train/loss" in figures and step in self.at:
             self.at.pop(step)()
 
-    def validate(self) -> None:
-        pass
-
-    def save(self, name: str, step: int) -> None:
-        pass
-
     def keep_state(self, state: dict[str, Any], step: int) -> None:
         file = io.BytesIO()  # a copy
         torch.save(state, file)
         self.states[step] = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
-
-    def state_kept(self) -> None:
-        pass
 
 
 composed = cache(compose)  # which takes half a second
@@ -221,14 +213,6 @@ def work(home: Path) -> None:
 
 if __name__ == "__main__":
     work(Path(sys.argv[1]))
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    text = "\n\n".join(f"one two three {i % 3} four {i % 7} six ." for i in range(150))
-    (folder / "text.txt").write_text(text)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -15,11 +14,11 @@ from unroll.config import Config
 from unroll.data.token_stream import Encoded
 from unroll.errors import redacted_value
 from unroll.evaluation.perplexity import OneReader, Score, score
-from unroll.folders import write_atomically
 from unroll.registry import free_text
 from unroll.tasks.run import Run
 from unroll.tracking import ledger
 from unroll.training import checkpoint
+from unroll.training.learner import Silent
 from unroll.training.parallel import OneProcess
 from unroll.training.saved_state import Saved, StateWriter, go_back
 
@@ -27,30 +26,18 @@ ShouldStop = Callable[[float, int], bool]
 """``Callbacks.should_stop``: of a validation loss and its number."""
 
 
-def never(loss: float, validation: int) -> bool:
-    """A training that runs to its end."""
-    return False
-
-
-class Validation:
-    """The callbacks of a learner that writes nothing, as in every process but the first.
+class Validation(Silent):
+    """The callbacks of a learner that validates and writes nothing, as in every process but the
+    first.
 
     Args:
         model: a ``LanguageModel`` or an ``NGramModel``.
         processes: those that train it, which share out the validation split.
-        should_stop: asked after each validation.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        model: Any,
-        encoded: Encoded,
-        processes: OneProcess,
-        should_stop: ShouldStop = never,
-    ) -> None:
+    def __init__(self, config: Config, model: Any, encoded: Encoded, processes: OneProcess) -> None:
         self.config, self.model, self.encoded = config, model, encoded
-        self.processes, self.should_stop = processes, should_stop
+        self.processes = processes
 
     @property
     def log_every(self) -> int:
@@ -66,21 +53,13 @@ class Validation:
         unknown, stream = self.encoded.vocabulary.unknown, self.encoded.streams[split]
         return score(self.model, stream, self.config.evaluation, unknown, reader)
 
-    def log(self, figures: dict[str, float], step: int) -> None:
-        pass
-
-    def save(self, name: str, step: int) -> None:
-        pass
-
-    def keep_state(self, state: Mapping[str, Any], step: int) -> None:
-        pass
-
-    def state_kept(self) -> None:
-        pass
-
 
 class RunCallbacks(Validation):
-    """The callbacks of a learner whose run has a directory and a tracker."""
+    """The callbacks of a learner whose run has a directory and a tracker.
+
+    Args:
+        should_stop: asked after each validation.
+    """
 
     def __init__(
         self,
@@ -88,10 +67,10 @@ class RunCallbacks(Validation):
         model: Any,
         encoded: Encoded,
         processes: OneProcess,
-        should_stop: ShouldStop = never,
+        should_stop: ShouldStop,
     ) -> None:
-        super().__init__(run.config, model, encoded, processes, should_stop)
-        self.run = run
+        super().__init__(run.config, model, encoded, processes)
+        self.run, self._should_stop = run, should_stop
         self.header = checkpoint_header(run.config, encoded)
         self.folder = run.directory / ledger.CHECKPOINTS
         self.states = StateWriter(self.folder, ledger.BEST, run.config.training.checkpoints_kept)
@@ -99,13 +78,15 @@ class RunCallbacks(Validation):
     def log(self, figures: dict[str, float], step: int) -> None:
         self.run.tracker.log(figures, step)
 
+    def should_stop(self, loss: float, validation: int) -> bool:
+        return self._should_stop(loss, validation)
+
     def begin(self, saved: Saved | None) -> None:
         """Write what it takes to go on with the run, or to find it with ``run=``; take the files
         of a run that goes on back to ``saved``. The journal must be open: it shows that no other
         process is writing the run."""
         run, store = self.run, Path(self.run.config.tracking.directory)
-        values = json.dumps(self.header["config"], indent=2, ensure_ascii=False)
-        write_atomically(run.directory / ledger.CONFIG, values + "\n")
+        ledger.write_config(run.directory, self.header["config"])
         ledger.record(
             store, run.tracker.run_id, run.name, run.directory, run.started, run.fingerprint
         )

@@ -13,7 +13,6 @@ from typing import Any
 from unroll import processes
 from unroll.config import Config, flat, restored
 from unroll.errors import Refused, require
-from unroll.folders import write_atomically
 from unroll.registry import build
 from unroll.tasks.run import Run, say
 from unroll.tracking import journal, ledger, remote
@@ -60,11 +59,11 @@ def find_training(reference: str, config: Config) -> Path:
         directory = tracker.fetch_training(reference)
         if directory is None:
             raise
-    path = directory / ledger.CONFIG
-    values = json.loads(path.read_text(encoding="utf-8"))  # its digest was checked
+    # its digest was checked
+    values = json.loads((directory / ledger.CONFIG).read_text(encoding="utf-8"))
     values["tracking"]["directory"] = os.path.abspath(config.tracking.directory)
     values["data"]["cache"] = config.data.cache  # folders of the other machine
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    ledger.write_config(directory, values)
     return directory
 
 

@@ -15,7 +15,7 @@ from unroll.evaluation.perplexity import require_scorable
 from unroll.generation.sampler import sample
 from unroll.registry import build, target
 from unroll.tasks.adapted import adapted_score, mixed_runs, require_split
-from unroll.tasks.callbacks import RunCallbacks, ShouldStop, Validation, never, restore_best
+from unroll.tasks.callbacks import RunCallbacks, ShouldStop, Validation, restore_best
 from unroll.tasks.config import TaskConfig
 from unroll.tasks.memory import enough_memory
 from unroll.tasks.resume import cut_off_training, named_training, share_state
@@ -32,7 +32,7 @@ from unroll.tasks.training_result import (
 )
 from unroll.tracking import ledger
 from unroll.training.config import require_validation_split
-from unroll.training.learner import Learner
+from unroll.training.learner import Learner, Silent
 from unroll.training.parallel import OneProcess, connect, remember, remembered
 from unroll.training.saved_state import Saved
 
@@ -46,7 +46,7 @@ def train(
     directory: Path,
     overrides: list[str],
     reuse: bool,
-    should_stop: ShouldStop = never,
+    should_stop: ShouldStop | None = None,
 ) -> Result:
     """Train a model, score the test split with its best checkpoint, generate text.
 
@@ -63,6 +63,7 @@ def train(
         KeyboardInterrupt: the training was interrupted; its result is written all the same.
         Terminated: SIGTERM ended it; its state is kept.
     """
+    should_stop = should_stop or Silent().should_stop
     processes = connect(device(config))
     require_same(config, processes)
     if processes.rank > 0:
@@ -127,9 +128,7 @@ def follow(processes: Any) -> Result:
     config, state = processes.hear()
     encoded = encode(config.data, build("data", config.data))
     config = replace(config, model=config.model.fitted(encoded.counts))
-    prepare(config)
-    model = build("model", config.model, len(encoded.vocabulary), config.precision)
-    model = model.to(device(config))
+    model = initial_model(config, encoded)
     learner: Learner = target("learner", config.model.name).from_config(
         config,
         model,
@@ -150,7 +149,7 @@ def follow(processes: Any) -> Result:
 
 
 def carry_out(
-    run: Run, saved: Saved | None, processes: OneProcess, should_stop: ShouldStop = never
+    run: Run, saved: Saved | None, processes: OneProcess, should_stop: ShouldStop
 ) -> Result:
     """Train from the start or from a saved state, score, generate text; see ``train``."""
     config, directory = run.config, run.directory
@@ -161,8 +160,8 @@ def carry_out(
     show_text(config, encoded)
     prefixes = chosen_prefixes(config, encoded)
     others = mixed_runs(config, encoded.tokenizer, vocabulary)
-    prepare(config)  # after the other runs, whose weights are drawn before they are read
-    model = build("model", config.model, len(vocabulary), config.precision).to(device(config))
+    # after the other runs, whose weights are drawn before they are read
+    model = initial_model(config, encoded)
     callbacks = RunCallbacks(run, model, encoded, processes, should_stop)
     learner: Learner = target("learner", config.model.name).from_config(
         config, model, encoded.streams["train"], callbacks, processes
@@ -207,6 +206,13 @@ def carry_out(
     if outcome.interrupted:
         raise KeyboardInterrupt
     return result
+
+
+def initial_model(config: Config, encoded: Encoded) -> Any:
+    """The model on its device, with its weights drawn from the seed."""
+    prepare(config)
+    model = build("model", config.model, len(encoded.vocabulary), config.precision)
+    return model.to(device(config))
 
 
 def require_splits(config: Config, encoded: Encoded) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from unroll.errors import Refused, redacted, require
 from unroll.folders import write_atomically
@@ -53,6 +54,12 @@ def checkpoint_in(directory: Path) -> Path:
     """The checkpoint to read in a run directory: the best, else the last."""
     best = directory / CHECKPOINTS / BEST
     return best if best.exists() else directory / CHECKPOINTS / LAST
+
+
+def write_config(directory: Path, values: Mapping[str, Any]) -> None:
+    """Write the config of the training in a run directory, from which ``resume=`` reads it."""
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    write_atomically(directory / CONFIG, text + "\n")
 
 
 def record(

@@ -52,6 +52,33 @@ class Callbacks(Protocol):
         """
 
 
+class Silent:
+    """Callbacks that validate nothing, keep nothing and never stop a training: of one that is only
+    timed, and the base of others."""
+
+    @property
+    def log_every(self) -> int:
+        return 10
+
+    def validate(self) -> Score | None:
+        return None
+
+    def save(self, name: str, step: int) -> None:
+        pass
+
+    def keep_state(self, state: Mapping[str, Any], step: int) -> None:
+        pass
+
+    def state_kept(self) -> None:
+        pass
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        pass
+
+    def should_stop(self, loss: float, validation: int) -> bool:
+        return False
+
+
 class Learner(Protocol):
     """Trains a model, by gradient descent or by counting."""
 
