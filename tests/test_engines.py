@@ -251,10 +251,11 @@ def test_an_address_without_a_ray_cluster_is_refused_at_once(scheme: str) -> Non
 
 @pytest.mark.engines
 @RAY[1]
-@pytest.mark.parametrize("address", [f"127.0.0.1:{closed_port()}", "auto", "nonsense"])
+@pytest.mark.parametrize("address", ["127.0.0.1:CLOSED", "auto", "nonsense"])
 def test_a_sweep_on_a_ray_cluster_that_is_not_there_is_refused_and_leaves_nothing(
     tmp_path: Path, text: Path, address: str
 ) -> None:
+    address = address.replace("CLOSED", str(closed_port()))
     words = ("hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}", "seed=1,2")
     done = sweep(tmp_path, text, *words)
     assert done.returncode == BAD_INPUT
