@@ -158,6 +158,8 @@ STUDY = Study(
 PENN_TREEBANK_STUDY = Study(
     "penn_treebank",
     (
+        # the longest first, so that the others run beside it
+        *study.grid("", {EARNEST: "experiment=penn_treebank/tied"} if study.FULL else {}, (1,)),
         *study.grid("data=penn_treebank", MODELS, seeds=(1,)),
         *study.grid(
             "data=penn_treebank model=lstm model.embedding_size=200 model.hidden_size=200 "
@@ -167,7 +169,6 @@ PENN_TREEBANK_STUDY = Study(
             {LSTM: ""},
             seeds=(1,),
         ),
-        *study.grid("", {EARNEST: "experiment=penn_treebank/tied"} if study.FULL else {}, (1,)),
     ),
     (Question("penn_treebank", "n-grams on Penn Treebank", QUESTION, answer_penn_treebank),),
     corpus="penn_treebank",
