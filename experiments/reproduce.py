@@ -21,6 +21,7 @@ from experiments import (
     cross_scoring,
     deployment,
     equal_time,
+    estimate,
     forecast,
     gates,
     gradient_flow,
@@ -137,6 +138,7 @@ def reproduce(words: list[str], names: list[str]) -> int:
     for each in found:
         if each.answer is None:
             print(f"section {each.name}: {each.failure}", file=sys.stderr, flush=True)
+    estimate.write(report.with_name("seconds.json"), results)
     print(f"report: {report} ({time.monotonic() - start:.0f} s)")
     return _code(list(session.failures.values()), whole)
 

@@ -21,6 +21,7 @@ from typing import Any
 from joblib import Parallel, delayed
 
 import unroll
+from experiments import estimate
 from experiments.study import Job, Question, Results, Study, places
 from unroll import sweep
 from unroll.app import compose, dispatch
@@ -59,6 +60,33 @@ class Planned:
     key: str
     """Equal for jobs that one run can serve. A job that measures time is served by a run that was
     alone on this machine; one that reads runs by a run of the same words."""
+
+    @property
+    def seconds(self) -> float:
+        """What it is expected to take."""
+        return estimate.seconds(self.study.name, self.job.label)
+
+
+class Clock:
+    """How long the jobs that are left will take, by how long those that ended took."""
+
+    def __init__(self, expected: float, jobs: int) -> None:
+        self.jobs = jobs
+        self._expected, self._ended, self._began = expected, 0.0, time.monotonic()
+
+    def left(self, ended: float) -> float:
+        """Seconds left.
+
+        Args:
+            ended: seconds that were expected for the job that has just ended.
+        """
+        self._ended += ended
+        rate = (time.monotonic() - self._began) / self._ended
+        return rate * max(self._expected - self._ended, 0.0)
+
+
+def _seconds(items: Sequence[Planned]) -> list[float]:
+    return [item.seconds for item in items]
 
 
 @dataclass
@@ -121,8 +149,7 @@ class Session:
             unique.setdefault(item.key, item)
         todo = [item for key, item in unique.items() if key not in self._records]
         if every:
-            there = len(unique) - len(todo)
-            print(f"{len(todo)} jobs to run, {there} are finished", flush=True)
+            print(f"{len(todo)} jobs to run, {len(unique) - len(todo)} are finished", flush=True)
         self._make(todo)
         for study in studies:
             plan = planned.get(study.name, [])
@@ -178,15 +205,21 @@ class Session:
                 self._records[item.key] = Record(client, known[item.key])
 
     def _make(self, todo: Sequence[Planned]) -> None:
-        """Run jobs: those side by side first, then one at a time those that measure time."""
+        """Run jobs: those side by side first, the longest before the others, then one at a time
+        those that measure time."""
         outcomes: list[str] = []
-        began = time.monotonic()
         beside = [item for item in todo if not item.job.alone]
+        beside.sort(key=lambda item: -item.seconds)
+        alone = [item for item in todo if item.job.alone]
+        expected = estimate.total(_seconds(beside), _seconds(alone), self.parallel)
+        if todo and estimate.measured():
+            print(f"about {estimate.words(expected)}, if this machine is like that of docs/report")
+        clock = Clock(expected, len(todo))
         while beside:  # those that another process runs are asked for again after the others
-            beside = self._make_group(beside, self.parallel, outcomes, len(todo), began)
+            beside = self._make_group(beside, self.parallel, outcomes, clock)
             if beside:
                 time.sleep(sweep.POLL_SECONDS)
-        self._make_group([x for x in todo if x.job.alone], 1, outcomes, len(todo), began)
+        self._make_group(alone, 1, outcomes, clock)
         if todo:
             print(f"{len(todo)} jobs: {sweep.counted(outcomes)}", flush=True)
 
@@ -195,8 +228,7 @@ class Session:
         group: Sequence[Planned],
         workers: int,
         outcomes: list[str],
-        total: int,
-        began: float,
+        clock: Clock,
     ) -> list[Planned]:
         """Run jobs, ``workers`` at a time, and note how each ended; those that another process
         runs."""
@@ -210,11 +242,10 @@ class Session:
                 elsewhere.append(item)
                 continue
             outcomes.append(outcome)
-            done, now = len(outcomes), time.monotonic()
-            left = (now - began) / done * (total - done)  # as if jobs were equally long
+            left = clock.left(item.seconds / workers)
             print(
-                f"  {done}/{total} {item.study.name}: {item.job.label} "
-                f"({now - self._started:.0f} s, about {left:.0f} s left)",
+                f"  {len(outcomes)}/{clock.jobs} {item.study.name}: {item.job.label} "
+                f"({time.monotonic() - self._started:.0f} s, about {estimate.words(left)} left)",
                 flush=True,
             )
             if failure is not None:

@@ -33,6 +33,11 @@ class Record:
         self.tags: dict[str, str] = run.data.tags
         self._curves: dict[str, Curve] = {}
 
+    @property
+    def seconds(self) -> float:
+        """From its start to its end."""
+        return float(self.run.info.end_time - self.run.info.start_time) / 1000
+
     def value(self, key: str) -> float:
         """A param as a number, else the last value of a metric; NaN where the run has neither.
 
