@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +14,11 @@ from unroll.report import plots
 from unroll.report.page import Answer, Drawing, Table, Text, linked, number, shown
 from unroll.report.plots import Panel
 from unroll.report.runs import Curve, Figure, Measured, Record, measured
+from unroll.report.verdict import UNDECIDED, verdict
 
 SEEDS = (1, 2, 3)
+MORE_SEEDS = (4, 5)
+"""Where three seeds do not tell two models apart."""
 CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
 TUNED = {cell: words.replace("model=", "experiment=study/") for cell, words in CELLS.items()}
 """The cells as `make tune` has set them."""
@@ -182,6 +186,18 @@ def listed(found: Mapping[str, Measured], form: str = ".1f") -> Markup:
 def joined(clauses: Iterable[object]) -> Markup:
     """Clauses with semicolons between them."""
     return Markup("; ").join(Markup("{}").format(clause) for clause in clauses)
+
+
+def more_seeds(
+    results: Results, base: str, variants: Mapping[str, str], figure: Figure
+) -> tuple[Job, ...]:
+    """Two more seeds of every variant, where the seeds so far do not tell all of them apart."""
+    found = measures(results, variants, figure)
+    near = any(
+        verdict((a, b), found[a], found[b]).relation == UNDECIDED
+        for a, b in itertools.combinations(variants, 2)
+    )
+    return grid(base, variants, MORE_SEEDS) if near else ()
 
 
 def curves_of(results: Results, labels: Iterable[str], key: str) -> dict[str, list[Curve]]:

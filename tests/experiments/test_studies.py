@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from experiments.running import Session, failed_sections, require_varied, sections
-from experiments.study import CELLS, Job, Question, Study, grid
+from experiments.study import CELLS, Job, Question, Study, grid, more_seeds
 
 from experiments import cells, forecast, reproduce, running
 from unroll.app import compose, dispatch
@@ -77,6 +77,26 @@ def test_grid_makes_a_job_for_each_variant_and_seed() -> None:
         ("y", ("a=1", "b=2", "seed=1")),
         ("y", ("a=1", "b=2", "seed=2")),
     ]
+
+
+@pytest.mark.parametrize(("second", "asked"), [([99.0, 100.0, 102.0], 4), ([80.0, 81.0, 82.0], 0)])
+def test_two_seeds_are_added_only_where_three_do_not_tell_the_models_apart(
+    second: list[float], asked: int
+) -> None:
+    class Scored:
+        run_id = "run"
+
+        def __init__(self, perplexity: float) -> None:
+            self.perplexity = perplexity
+
+        def value(self, key: str) -> float:
+            return self.perplexity
+
+    found: Any = {"a": [Scored(x) for x in (100.0, 101.0, 99.0)], "b": [Scored(x) for x in second]}
+    jobs = more_seeds(found, "base=1", {"a": "", "b": "x=1"}, "test/perplexity")
+    assert len(jobs) == asked
+    assert {job.overrides[-1] for job in jobs} <= {"seed=4", "seed=5"}
+    assert {job.label for job in jobs} <= {"a", "b"}
 
 
 def test_jobs_that_differ_only_in_the_seed_are_composed_once(
