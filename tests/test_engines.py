@@ -55,7 +55,7 @@ def sweep(
         [sys.executable, "-m", "unroll", "-m", *TINY, *places, *words],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": path},
         check=False,
     )
