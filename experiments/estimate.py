@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import statistics
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -25,10 +26,14 @@ def name(study: str, label: str) -> str:
     return f"{study}: {label}"
 
 
+def _read() -> dict[str, dict[str, float]]:
+    return json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
+
+
 @functools.cache
 def measured() -> dict[str, float]:
     """Seconds of the jobs of this profile; those of the other one where nothing else is known."""
-    found = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
+    found = _read()
     return {**found.get("quick", {}), **found.get("full", {}), **found.get(PROFILE, {})}
 
 
@@ -44,7 +49,25 @@ def total(beside: Iterable[float], alone: Iterable[float], parallel: int) -> flo
     return max([sum(beside) / parallel, *beside]) + sum(alone)
 
 
-def words(seconds: float) -> str:
+class Clock:
+    """How long the jobs that are left will take, by how long those that ended took."""
+
+    def __init__(self, expected: float, jobs: int) -> None:
+        self.jobs = jobs
+        self._expected, self._ended, self._began = expected, 0.0, time.monotonic()
+
+    def left(self, ended: float) -> float:
+        """Seconds left.
+
+        Args:
+            ended: seconds that were expected for the job that has just ended.
+        """
+        self._ended += ended
+        rate = (time.monotonic() - self._began) / self._ended
+        return rate * max(self._expected - self._ended, 0.0)
+
+
+def duration(seconds: float) -> str:
     """``40 s``, or ``25 min``."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
@@ -52,7 +75,7 @@ def words(seconds: float) -> str:
 def write(path: Path, results: Mapping[str, Results]) -> None:
     """Write what the runs of a report took, a mean for each label, beside what is known of the
     other profile."""
-    found = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
+    found = _read()
     took = {
         name(study, label): round(statistics.fmean(record.seconds for record in records), 1)
         for study, labels in results.items()

@@ -67,24 +67,6 @@ class Planned:
         return estimate.seconds(self.study.name, self.job.label)
 
 
-class Clock:
-    """How long the jobs that are left will take, by how long those that ended took."""
-
-    def __init__(self, expected: float, jobs: int) -> None:
-        self.jobs = jobs
-        self._expected, self._ended, self._began = expected, 0.0, time.monotonic()
-
-    def left(self, ended: float) -> float:
-        """Seconds left.
-
-        Args:
-            ended: seconds that were expected for the job that has just ended.
-        """
-        self._ended += ended
-        rate = (time.monotonic() - self._began) / self._ended
-        return rate * max(self._expected - self._ended, 0.0)
-
-
 def _seconds(items: Sequence[Planned]) -> list[float]:
     return [item.seconds for item in items]
 
@@ -213,8 +195,8 @@ class Session:
         alone = [item for item in todo if item.job.alone]
         expected = estimate.total(_seconds(beside), _seconds(alone), self.parallel)
         if todo and estimate.measured():
-            print(f"about {estimate.words(expected)}, if this machine is like that of docs/report")
-        clock = Clock(expected, len(todo))
+            print(f"about {estimate.duration(expected)} on a machine like that of docs/report")
+        clock = estimate.Clock(expected, len(todo))
         while beside:  # those that another process runs are asked for again after the others
             beside = self._make_group(beside, self.parallel, outcomes, clock)
             if beside:
@@ -228,7 +210,7 @@ class Session:
         group: Sequence[Planned],
         workers: int,
         outcomes: list[str],
-        clock: Clock,
+        clock: estimate.Clock,
     ) -> list[Planned]:
         """Run jobs, ``workers`` at a time, and note how each ended; those that another process
         runs."""
@@ -245,7 +227,7 @@ class Session:
             left = clock.left(item.seconds / workers)
             print(
                 f"  {len(outcomes)}/{clock.jobs} {item.study.name}: {item.job.label} "
-                f"({time.monotonic() - self._started:.0f} s, about {estimate.words(left)} left)",
+                f"({time.monotonic() - self._started:.0f} s, about {estimate.duration(left)} left)",
                 flush=True,
             )
             if failure is not None:

@@ -339,7 +339,7 @@ def test_a_study_of_the_same_name_with_other_words_is_refused(
 ) -> None:
     run(search(tmp_path / "m", study_name="mine", n_trials=1), 1)
     line = refusal(*SMALL, "hydra.sweeper.study_name=mine")
-    assert "begun with other words" in line
+    assert "begun with other overrides" in line
     assert "model.order=1,2" in line
     assert len(search(tmp_path / "m", study_name="mine").finished()) == 1
 

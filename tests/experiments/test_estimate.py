@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from experiments.running import Clock
 
 from experiments import estimate
 
@@ -26,7 +25,7 @@ def test_what_is_left_follows_the_pace_of_this_machine(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    clock = Clock(expected=100.0, jobs=3)
+    clock = estimate.Clock(expected=100.0, jobs=3)
     now += 20 * slower
     assert clock.left(20.0) == pytest.approx(80 * slower)
     now += 80 * slower
@@ -72,5 +71,5 @@ def test_a_job_takes_what_it_took_on_the_page_and_one_that_is_new_the_mean(
 
 
 def test_times_are_written_so_that_a_person_reads_them() -> None:
-    assert estimate.words(40.4) == "40 s"
-    assert estimate.words(1500) == "25 min"
+    assert estimate.duration(40.4) == "40 s"
+    assert estimate.duration(1500) == "25 min"

@@ -36,7 +36,7 @@ class SearchConfig:
     seed: int = 1
     """Of the sampler. A trial depends on it, its number, and the trials that finished before."""
     study_name: str | None = None
-    """Name of the search; null: a hash of the command's words, so that the same command goes on."""
+    """Name of the search; null: a hash of the overrides, so that the same command goes on."""
     storage: str | None = None
     """Where trials are kept, as an address for SQLAlchemy; null: an SQLite file in the folder of
     the search, ``search/NAME`` in ``tracking.directory``."""

@@ -36,14 +36,14 @@ def report(search: Search) -> None:
     trials = search.finished()
     ends = Counter(trial.state.name.lower() for trial in trials)
     counts = ", ".join(f"{count} {state}" for state, count in ends.items())
-    complete = [trial for trial in trials if reached(trial) is not None and not is_pruned(trial)]
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if not complete:
         raise Refused(
             f"search {search.name}: {counts}; none has a validation loss, so nothing was found: "
             "see why they failed, above"
         )
-    best = min(complete, key=lambda trial: (reached(trial), trial.number))
-    loss = reached(best)
+    best = min(complete, key=lambda trial: trial.value)
+    loss = best.value
     assert loss is not None
     found = f"trial {best.number}, validation loss {loss:.4f}, perplexity {math.exp(loss):.2f}"
     print(f"\nsearch {search.name}: {len(trials)} trials ({counts}); best: {found}")
@@ -68,24 +68,14 @@ def command(folder: Path, name: str | None) -> str:
     return f"unroll --config-dir {shlex.quote(str(folder.resolve()))} experiment=best"
 
 
-def reached(trial: FrozenTrial) -> float | None:
-    """The validation loss of a trial: of its best checkpoint, or where it was pruned the last; None
-    if it has none."""
-    return trial.value if trial.values else None
-
-
-def is_pruned(trial: FrozenTrial) -> bool:
-    return str(trial.state.name) == "PRUNED"
-
-
 def drawings(search: Search, trials: list[FrozenTrial]) -> list[Drawing]:
     """The losses of the trials in their order, and which keys decided them, if that can be said."""
     found: dict[str, list[tuple[float, float]]] = {"best so far": [], "complete": [], "pruned": []}
     for trial in trials:
-        loss = reached(trial)
+        loss = trial.value  # where it was pruned, the last
         if loss is None:
             continue
-        found["pruned" if is_pruned(trial) else "complete"].append((trial.number, loss))
+        found["pruned" if trial.state.name == "PRUNED" else "complete"].append((trial.number, loss))
         if found["complete"]:
             best = min(value for _, value in found["complete"])
             found["best so far"].append((trial.number, best))

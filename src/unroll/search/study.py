@@ -114,8 +114,8 @@ class Search:
         differing = sorted({*study.user_attrs[WORDS]} ^ {*self.words})
         require(
             not differing,
-            f"the search {self.name} was begun with other words ({', '.join(differing)}): give "
-            "those, or another hydra.sweeper.study_name",
+            f"the search {self.name} was begun with other overrides ({', '.join(differing)}): give "
+            "the same, or another hydra.sweeper.study_name",
         )
         return study
 
@@ -174,8 +174,9 @@ class Search:
         Args:
             most: of them at a time.
         """
-        trials = self.cut_off()[:most]
-        begun = len(self.cut_off()) + len(self.finished())
+        cut_off = self.cut_off()
+        trials = cut_off[:most]
+        begun = len(cut_off) + len(self.finished())
         for _ in range(min(most - len(trials), self.config.n_trials - begun)):
             trials.append(self._ask())
         return trials

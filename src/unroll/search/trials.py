@@ -60,7 +60,7 @@ def carry_out(sweeper: OptunaSweeper, arguments: list[str]) -> None:
 def told(search: Search, number: int) -> str:
     """What became of a trial, in a line."""
     trial = search.study.get_trials(deepcopy=False)[number]
-    loss = f", validation loss {trial.value:.4f}" if trial.values else ""
+    loss = f", validation loss {trial.value:.4f}" if trial.value is not None else ""
     return f"trial {number}: {trial.state.name.lower()}{loss}"
 
 

@@ -7,20 +7,17 @@ them it has. The same holds for points that a resumed run makes again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from unroll.errors import first_line, require
-from unroll.folders import write_atomically
 from unroll.tracking import inputs, ledger
 from unroll.tracking.config import MLflowConfig
 from unroll.tracking.family import PARENT_TAG
 from unroll.tracking.journal import (
     BEGIN,
-    DELIVERED,
     STOP_TAGS,
     Cursor,
     Entry,
@@ -121,8 +118,7 @@ class Delivery:
 
     def _move(self, **changes: Any) -> None:
         self.cursor = replace(self.cursor, **changes)
-        text = json.dumps(asdict(self.cursor))
-        write_atomically(self.journal.directory / DELIVERED, text)
+        self.cursor.write(self.journal.directory)
 
     def _apply(self, group: list[Entry]) -> None:
         """Carry out what a group of entries says. What the store rejects for good is left out."""

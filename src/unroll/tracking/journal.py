@@ -15,11 +15,12 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unroll.errors import bounded, require
+from unroll.folders import write_atomically
 
 NAME, LOCK, DELIVERED = "tracking.journal", ".tracking.lock", "tracking.delivered"
 """Files of a run directory: the journal, who writes it, and what the store has of it."""
@@ -70,6 +71,10 @@ class Cursor:
             return cls(**json.loads((directory / DELIVERED).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return cls()
+
+    def write(self, directory: Path) -> None:
+        """Write the cursor into a run directory."""
+        write_atomically(directory / DELIVERED, json.dumps(asdict(self)))
 
 
 def framed(entry: Entry) -> bytes:

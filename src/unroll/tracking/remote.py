@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -200,5 +199,4 @@ def _mark_delivered(made: Path, place: str, run: Run) -> None:
     number = opened.number
     opened.close()
     key = next(entry["key"] for entry in journal.entries(made) if entry["kind"] == "start")
-    cursor = journal.Cursor(place, key, str(run.info.run_id), number)
-    (made / journal.DELIVERED).write_text(json.dumps(asdict(cursor)), encoding="utf-8")
+    journal.Cursor(place, key, str(run.info.run_id), number).write(made)

@@ -29,10 +29,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
-from unroll.errors import BAD_INPUT, FAILED, Refused, explain, require
+from unroll.errors import Refused, explain, require
 
 PACKAGES = ("psycopg", "boto3")
 SYSTEM = Path("/usr/lib/postgresql")
@@ -265,7 +264,9 @@ def start_file_store(processes: Processes, folder: Path, port: int) -> dict[str,
     (folder / "s3" / BUCKET).mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-m", "localbucket", str(folder / "s3"), "--host", LOCAL]
     address = f"http://{LOCAL}:{port}"
-    processes.start("s3", [*words, "--port", str(port)], lambda: urlopen(address).close())
+    processes.start(
+        "s3", [*words, "--port", str(port)], lambda: urlopen(address, timeout=5).close()
+    )
     return {
         "MLFLOW_S3_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": "local",  # it checks none
@@ -329,8 +330,13 @@ def serving(settings: Settings) -> Iterator[Processes]:
         words += ["--x-frame-options", "DENY"]
         host = LOCAL if settings.host == "0.0.0.0" else settings.host  # noqa: S104  asked, not opened
         health = f"http://{host}:{settings.port}/health"
-        asks = lambda: urlopen(health, timeout=5).close()  # noqa: E731
-        processes.start("mlflow", words, asks, env=environment, cwd=settings.folder)
+        processes.start(
+            "mlflow",
+            words,
+            lambda: urlopen(health, timeout=5).close(),
+            env=environment,
+            cwd=settings.folder,
+        )
         yield processes
 
 
@@ -359,10 +365,10 @@ def main() -> None:
         serve(Settings.read(os.environ))
     except KeyboardInterrupt:
         print("stopped", flush=True)
-    except (Refused, OSError, URLError) as error:
+    except (Refused, OSError) as error:  # that of an address too
         line, code = explain(error)
         print(f"server: {line or error}", file=sys.stderr)
-        sys.exit(code if code == BAD_INPUT else FAILED)
+        sys.exit(code)
 
 
 if __name__ == "__main__":
