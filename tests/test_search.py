@@ -344,6 +344,24 @@ def test_a_study_of_the_same_name_with_other_words_is_refused(
     assert len(search(tmp_path / "m", study_name="mine").finished()) == 1
 
 
+def test_a_secret_of_the_command_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "f8Kq-secret-91")
+    words = (*WORDS, "data.path=https://me:f8Kq-secret-91@example.org/a.txt")
+    for trials in (1, 2):  # made, and found again
+        made = search(tmp_path, *words, n_trials=trials)
+        run(made, 1)
+    report(made)
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or b"f8Kq-secret-91" not in path.read_bytes(), path
+
+
+def test_a_search_that_is_only_checked_makes_no_file(tmp_path: Path) -> None:
+    search(tmp_path / "m").open()  # its engine may still be refused
+    assert not (tmp_path / "m").exists()
+
+
 def test_a_password_of_the_storage_is_not_shown() -> None:
     with pytest.raises(Refused) as refused:
         open_storage("postgresql://user:geheim@host.invalid/x")

@@ -225,7 +225,8 @@ def dispatch(
         Refused: the corpus is missing, or the processes of ``torchrun`` cannot share the work,
             which is said before PyTorch is imported; or as the task.
     """
-    require_shareable(config)
+    if config.resume is None:  # else the config of the run counts
+        require_shareable(config)
     if not schema("task", config.task.name).reads_run:
         build("data", config.data).files()
     watched = {} if should_stop is None else {"should_stop": should_stop}

@@ -46,6 +46,7 @@ NOT_IN_RESULTS = (
     "report",
     "tracking",
     "app",
+    "engines",
     "errors",
     "folders",
     "overlay",

@@ -7,14 +7,13 @@ import os
 import shutil
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from unroll.errors import BAD_INPUT, QUOTED, Refused, bounded, first_line, require
+from unroll.errors import QUOTED, Refused, first_line, refuse_in_hydra, require
 
 GROUP = "hydra/launcher"
 THREADS = "OMP_NUM_THREADS"
@@ -35,9 +34,8 @@ class Engine(Callback):
         try:
             if prepare is not None:
                 prepare(config)
-        except Refused as error:  # Hydra would turn it into a warning
-            print(f"unroll: {bounded(str(error))}", file=sys.stderr)
-            sys.exit(BAD_INPUT)
+        except Refused as error:
+            refuse_in_hydra(str(error))
 
 
 def submitit_local(config: DictConfig) -> None:
@@ -47,10 +45,9 @@ def submitit_local(config: DictConfig) -> None:
 
     cores: int = cpu_count()
     sweeper = config.hydra.sweeper
-    at_a_time = OmegaConf.select(sweeper, "max_batch_size") or cores
+    at_a_time = sweeper.get("max_batch_size") or cores
     if "max_batch_size" in sweeper:
-        with open_dict(sweeper):
-            sweeper.max_batch_size = at_a_time
+        sweeper.max_batch_size = at_a_time
     os.environ.setdefault(THREADS, str(max(1, cores // at_a_time)))
 
 

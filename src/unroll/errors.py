@@ -10,9 +10,10 @@ import difflib
 import errno
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import (
@@ -129,6 +130,12 @@ def redacted_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [redacted_value(item) for item in value]
     return value
+
+
+def refuse_in_hydra(line: str) -> NoReturn:
+    """Exit with ``BAD_INPUT`` after one line: Hydra turns an error of a callback into a warning."""
+    print(f"unroll: {bounded(line)}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
 
 def bounded(text: str, longest: int = LONGEST) -> str:

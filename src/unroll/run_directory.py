@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unroll.errors import BAD_INPUT, bounded, first_line, redacted_value
+from unroll.errors import first_line, redacted_value, refuse_in_hydra
 from unroll.sweep import NOTES
 
 
@@ -42,11 +41,9 @@ def _create(key: str, config: DictConfig) -> None:
         Path(directory).mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except (OSError, OmegaConfBaseException) as error:  # Hydra would turn it into a warning
+    except (OSError, OmegaConfBaseException) as error:
         reason = error.strerror if isinstance(error, OSError) else first_line(error)
-        line = f"{key}={directory} cannot be written: {reason}; name another folder"
-        print(f"unroll: {bounded(line)}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        refuse_in_hydra(f"{key}={directory} cannot be written: {reason}; name another folder")
 
 
 def _write_no_secrets(sweeper: Any) -> None:

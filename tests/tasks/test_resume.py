@@ -10,16 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from unroll import processes
 from unroll.app import compose, dispatch
 from unroll.errors import BAD_INPUT, INTERRUPTED, TERMINATED, Refused, explain
 from unroll.tasks import callbacks
-from unroll.tracking import journal, ledger
+from unroll.tasks.resume import _going_on, config_of, with_bounds
+from unroll.tracking import journal, ledger, recorded
 from unroll.tracking.journal import Journal
 
 TINY = ("data=text_files", "data.batching.length=10", "data.batching.batch_size=8", "device=cpu",
@@ -29,6 +33,7 @@ TINY = ("data=text_files", "data.batching.length=10", "data.batching.batch_size=
         "tracking.every=2")  # fmt: skip
 LONG = ("training.epochs=6", "optimizer/schedule=cosine")
 CLOCK = ("tokens_per_second", "speed/")
+KEPT = ("vocabulary", "tokenizer")
 
 Train = Callable[..., Path]
 
@@ -171,6 +176,46 @@ def test_a_run_that_is_stopped_on_the_way_to_a_raised_bound_is_not_finished(
     assert not ledger.is_finished(two)
     resume(home, two)
     assert weights(two) == weights(four)
+    known = [each for each in ledger.entries(home / "runs") if Path(each.directory) == two]
+    kept = {*(each.fingerprint for each in known)}
+    kept.add(recorded.Recorded(two).data.tags["config_fingerprint"])
+    (fingerprint,) = kept
+    assert fingerprint.endswith(" raised")  # nothing takes it for the training of two epochs
+
+
+def test_a_training_goes_on_in_as_many_processes_also_before_its_first_state(
+    home, train, monkeypatch
+):
+    directory = train("in one process")
+    for state in (directory / ledger.CHECKPOINTS).glob("state-*"):
+        shutil.rmtree(state)
+    config = config_of(directory)
+    monkeypatch.setattr(processes, "size", lambda: 2)
+    with pytest.raises(Refused, match="ran in 1 processes, and this is 2"):
+        _going_on(config, directory, same=True)
+    monkeypatch.setattr(processes, "size", lambda: 3)
+    tags = {"processes": "3"}
+    start = next(entry for entry in journal.entries(directory) if entry["kind"] == "start")
+    start["tags"] |= tags
+    monkeypatch.setattr(journal, "entries", lambda _: [start])
+    with pytest.raises(Refused, match="batch_size=8 cannot be shared out evenly among 3"):
+        _going_on(config, directory, same=True)
+
+
+def test_the_device_of_the_run_may_be_named_again(home, train):
+    config = config_of(train("on the cpu"))
+    assert with_bounds(config, config, ["device=cpu"]) == config
+    with pytest.raises(Refused, match="device=cuda has no effect"):
+        with_bounds(config, replace(config, device="cuda"), ["device=cuda"])
+
+
+def test_an_address_of_a_text_stays_as_it_is(home, train):
+    config = config_of(train("of a file"))
+    address = "https://example.org/news.jsonl"
+    encoded = SimpleNamespace(**{name: SimpleNamespace(to_json=dict) for name in KEPT})
+    there = replace(config, data=replace(config.data, path=address))
+    header = callbacks.checkpoint_header(there, encoded)  # type: ignore[arg-type]
+    assert header["config"]["data"]["path"] == address
 
 
 @pytest.mark.parametrize(

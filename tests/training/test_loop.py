@@ -379,6 +379,9 @@ def test_a_training_at_its_last_validation_is_not_pruned(training):
     made = training(epochs=2, losses=[2.0, 1.0])
     made.diary.stop_at = 2
     assert made.trainer.fit().pruned is False
+    made = training(epochs=1, validate_every=PER_EPOCH, losses=[1.0])  # within the last epoch
+    made.diary.stop_at = 1
+    assert made.trainer.fit().pruned is False
 
 
 def test_validation_runs_every_so_many_steps_and_at_the_end(training):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -13,10 +14,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from unroll.errors import Refused
 from unroll.training import saved_state
-from unroll.training.saved_state import FILE, StateWriter, go_back, newest, read
+from unroll.training.saved_state import FILE, HEADER, StateWriter, go_back, newest, read
 
 BEST = "best.safetensors"
 CELLS = [
@@ -77,6 +79,21 @@ def same(first: Any, second: Any) -> bool:
     if isinstance(first, list | tuple):
         return len(first) == len(second) and all(map(same, first, second))
     return bool(first == second)
+
+
+def test_curves_of_more_than_a_header_may_hold_are_kept(folder):
+    state = {"history": "0.1, " * 20_100_000}
+    writer = StateWriter(folder, BEST, kept=1)
+    writer.save(state, 1)
+    writer.wait()
+    assert read(folder / states(folder)[0]) == state
+
+
+def test_a_state_of_the_first_version_is_read(folder):
+    outline = json.dumps({"dict": [["step", 3]]})
+    header = {"version": 1, "outline": outline, "checksum": saved_state._checksum({}, outline)}
+    save_file({}, folder / FILE, {HEADER: json.dumps(header)})
+    assert read(folder) == {"step": 3}
 
 
 def test_a_state_is_copied_before_the_training_goes_on(folder, monkeypatch):

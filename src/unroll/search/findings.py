@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unroll import overlay
-from unroll.errors import Refused
+from unroll.errors import Refused, redacted_value
 from unroll.report.figures import Points, keep
 from unroll.report.page import Drawing
 from unroll.report.plots import bars, scatter
@@ -53,7 +53,8 @@ def report(search: Search) -> None:
     comment = f"{FOUND[2:]}, the best of {len(trials)} trials: {found}.\n" + "\n".join(
         ["Searched:", *(f"  {key.given}" for key in search.space.keys.values())]
     )
-    overlay.write(path, comment, search.space.words(best.params))
+    words = redacted_value(search.space.words(best.params))
+    overlay.write(path, comment, words)
     print(f"its overlay: {path}\nto run it:   {command(search.folder, name)}", flush=True)
     for drawing in drawings(search, trials):
         plot = search.folder / f"{drawing.name}.svg"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unroll import overlay
-from unroll.errors import FAILURE, Refused, bounded, first_line, require
+from unroll.errors import FAILURE, Refused, bounded, first_line, redacted_value, require
 from unroll.search.config import SearchConfig
 from unroll.search.space import Space
 from unroll.sweep import Note
@@ -109,9 +109,10 @@ class Search:
         study: Study = require_optuna().create_study(
             storage=self.storage, study_name=self.name, direction="minimize", load_if_exists=True
         )
+        words = redacted_value(self.words)
         if WORDS not in study.user_attrs:
-            study.set_user_attr(WORDS, self.words)
-        differing = sorted({*study.user_attrs[WORDS]} ^ {*self.words})
+            study.set_user_attr(WORDS, words)
+        differing = sorted({*study.user_attrs[WORDS]} ^ {*words})
         require(
             not differing,
             f"the search {self.name} was begun with other overrides ({', '.join(differing)}): give "
@@ -120,8 +121,9 @@ class Search:
         return study
 
     def open(self) -> None:
-        """Open the study; see ``study``."""
-        _ = self.study
+        """Open the study if there is one; see ``study``. A new one is made for its first trial."""
+        if self.config.storage is not None or (self.folder / DATABASE).exists():
+            _ = self.study
 
     @contextmanager
     def claimed(self) -> Iterator[None]:

@@ -119,7 +119,7 @@ def checkpoint_header(config: Config, encoded: Encoded) -> dict[str, Any]:
     is left out."""
     values = asdict(config)
     for key in ("path", "valid_path", "test_path"):
-        if values["data"].get(key):
+        if values["data"].get(key) and "://" not in values["data"][key]:
             values["data"][key] = os.path.abspath(values["data"][key])
     values["tracking"]["directory"] = os.path.abspath(values["tracking"]["directory"])
     for key in free_text:

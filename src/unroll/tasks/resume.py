@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unroll import processes
-from unroll.config import Config, flat, restored
+from unroll.config import Config, flat, require_shareable, restored
 from unroll.errors import Refused, require
 from unroll.registry import build
 from unroll.tasks.run import Run, say
@@ -23,6 +23,9 @@ from unroll.training.upgrade import upgrade
 
 BOUNDS = ("epochs", "max_steps", "max_minutes", "patience")
 """Keys of ``training`` that can be raised when a training goes on."""
+RAISED = " raised"
+"""End of the fingerprint of a training whose bounds were raised: a schedule may have had another
+end, so no other run may be replaced by it."""
 
 
 def named_training(config: Config, overrides: list[str]) -> tuple[Run, Saved | None]:
@@ -121,6 +124,8 @@ def with_bounds(earlier: Config, config: Config, overrides: list[str]) -> Config
         key, _, _ = word.lstrip("+").partition("=")
         if key == "resume" or key.startswith("tracking"):  # where the run is looked for
             continue
+        if key == "device" and config.device == earlier.device:  # by it the processes are connected
+            continue
         require(
             key in allowed,
             f"{word} has no effect with resume=: everything comes from the run; only a bound can "
@@ -141,25 +146,32 @@ def _going_on(config: Config, directory: Path, same: bool) -> tuple[Run, Saved |
     saved, problems = saved_state.newest(directory / ledger.CHECKPOINTS)
     for line in problems:
         say(line)
-    ran = 1 if saved is None else len(saved.state.get("processes", [saved]))
-    require(
-        saved is None or ran == processes.size(),
-        f"the training in {directory} ran in {ran} processes, and this is {processes.size()}: "
-        f"go on with it in as many (torchrun --nproc-per-node {ran} -m unroll; 1: without "
-        "torchrun)",
-    )
     run = Run(config, directory, [])
     run.resumed_at = 0 if saved is None else saved.step
     for entry in journal.entries(directory):
         if entry["kind"] == "start":
             tags = entry["tags"]
             run.name, run.started = entry["name"], entry["time"] / 1000
+            require_same_processes(int(tags.get("processes", 1)), directory)
             require(
                 tags["corpus_fingerprint"] == run.corpus_fingerprint,
                 f"the corpus of the training in {directory} has changed since it began: restore "
                 "it, or start a new training",
             )
-            # today's code did not make the first steps, and a schedule may have had another end:
-            # no other run may be replaced by one that was raised
-            run.fingerprint = tags["config_fingerprint"] + ("" if same else " raised")
+            run.fingerprint = tags["config_fingerprint"]  # today's code did not make its start
+        elif entry["kind"] == "tag" and entry["name"] == "config_fingerprint":
+            run.fingerprint = entry["value"]
+    require_shareable(config)
+    if not same and not run.fingerprint.endswith(RAISED):
+        run.fingerprint += RAISED
     return run, saved
+
+
+def require_same_processes(ran: int, directory: Path) -> None:
+    """Raise ``Refused`` if the training in a directory ran in another number of processes."""
+    require(
+        ran == processes.size(),
+        f"the training in {directory} ran in {ran} processes, and this is {processes.size()}: "
+        f"go on with it in as many (torchrun --nproc-per-node {ran} -m unroll; 1: without "
+        "torchrun)",
+    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from unroll.errors import BAD_INPUT, Refused, bounded
+from unroll.errors import Refused, bounded, refuse_in_hydra
 from unroll.registry import build, restore, schema
 from unroll.tracking.naming import multirun_name
 
@@ -44,9 +44,8 @@ class Multirun(Callback):
             tracker: Tracker = build("tracking", restore("tracking", values))  # type: ignore[arg-type]
             directory = Path(config.hydra.sweep.dir)
             parent = tracker.parent(directory, multirun_name(overrides), tags)
-        except Refused as error:  # Hydra would turn it into a warning
-            print(f"unroll: {bounded(str(error))}", file=sys.stderr)
-            sys.exit(BAD_INPUT)
+        except Refused as error:
+            refuse_in_hydra(str(error))
         if parent is not None:
             Multirun.tracker, os.environ[PARENT] = tracker, parent
 

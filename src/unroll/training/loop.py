@@ -189,6 +189,12 @@ class Trainer:
             )
         )
 
+    def _at_last_step(self) -> bool:
+        """Whether the last epoch has no step left, though it does not count as done yet."""
+        config, progress = self.config, self.progress
+        last = config.epochs is not None and progress.epoch + 1 >= config.epochs
+        return last and progress.steps >= self.per_epoch
+
     def _epoch(self, interrupted: Interruption) -> None:
         """The rest of the current epoch, or the part of it before the training ends."""
         progress, outcome = self.progress, self.outcome
@@ -393,4 +399,4 @@ class Trainer:
         )
         stop = self.callbacks.should_stop(loss, len(outcome.history["valid/loss"]))
         # at its end there is nothing to save
-        self.pruned = self.processes.any(stop) and not self._ended()
+        self.pruned = self.processes.any(stop) and not self._ended() and not self._at_last_step()

@@ -28,7 +28,10 @@ from unroll.tracking.journal import flush_to_disk
 FILE = "state.safetensors"
 PREFIX = "state-"
 HEADER = "unroll"
-VERSION = 1
+VERSION = 2
+OUTLINE = "outline"
+"""Name of the tensor that holds the outline as UTF-8: a header may have 100 MB, and the curves of a
+long training have more. Version 1 kept it in the header."""
 
 State = dict[str, Any]
 
@@ -86,9 +89,9 @@ class StateWriter:
 
     def _write(self, aside: Path, tensors: dict[str, Tensor], outline: str) -> None:
         try:
-            header = {"version": VERSION, "outline": outline}
-            header["checksum"] = _checksum(tensors, outline)
-            save_file(tensors, aside / FILE, {HEADER: json.dumps(header)})
+            header = {"version": VERSION, "checksum": _checksum(tensors, outline)}
+            text = torch.frombuffer(bytearray(outline.encode()), dtype=torch.uint8)
+            save_file({**tensors, OUTLINE: text}, aside / FILE, {HEADER: json.dumps(header)})
             for path in aside.iterdir():
                 flush_to_disk(path)
             flush_to_disk(aside)
@@ -147,7 +150,8 @@ def read(path: Path) -> State:
         with safe_open(file, framework="pt") as opened:
             header = json.loads((opened.metadata() or {})[HEADER])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        version, outline = header["version"], header["outline"]
+        version = header["version"]
+        outline = header["outline"] if version == 1 else _text(tensors.pop(OUTLINE))
         fits = header["checksum"] == _checksum(tensors, outline)
         state: State = _filled(json.loads(outline), tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -157,6 +161,10 @@ def read(path: Path) -> State:
     if not fits:
         raise Refused(f"{file} is damaged (its checksum does not fit)")
     return state
+
+
+def _text(encoded: Tensor) -> str:
+    return bytes(encoded.numpy()).decode()
 
 
 def _name(step: int) -> str:
