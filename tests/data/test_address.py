@@ -13,7 +13,9 @@ import pytest
 from files import documents, written
 from servers import files, serving
 
+from unroll.data import text_reader
 from unroll.data.address import Address
+from unroll.data.text_reader import Reader
 from unroll.errors import Refused
 
 DOCUMENTS = [f"document {n} — with\tsome {n % 7} words" for n in range(3000)]
@@ -86,6 +88,32 @@ def test_a_server_that_does_not_tell_versions_is_refused(folder):
         pytest.raises(Refused, match="tells neither an ETag nor when the file was changed"),
     ):
         _ = Address(f"{server}/a.txt").version
+
+
+@pytest.mark.parametrize(
+    "changes", [{"extra": ("Accept-Ranges", "none")}, {"silent": ("Content-Length",)}]
+)
+def test_parquet_from_a_server_that_sends_no_parts_is_one_line(text_files, folder, changes):
+    with (
+        serving(files(folder, **changes)) as server,
+        pytest.raises(Refused, match=r"does not send parts of it .*: download it") as raised,
+    ):
+        documents(text_files(f"{server}/a.parquet"))
+    assert "\n" not in str(raised.value)
+
+
+def test_gz_from_a_server_that_tells_no_size_is_read_and_a_bomb_refused(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(text_reader, "ALWAYS_READ", 1000)
+    monkeypatch.setattr(text_reader, "BLOCK", 5000)
+    written(folder, "bomb.gz", gzip.compress(b"a" * 30_000_000))
+    with serving(files(folder, silent=("Content-Length",))) as server:
+        address = Address(f"{server}/a.txt.gz")
+        assert address.stat().st_size == 0
+        assert list(Reader("line").documents(address)) == DOCUMENTS
+        with pytest.raises(Refused, match="unpacks to more than 200 times its size"):
+            list(Reader("line").documents(Address(f"{server}/bomb.gz")))
 
 
 def test_a_transfer_that_breaks_off_is_one_line_and_leaves_no_documents(text_files, folder):

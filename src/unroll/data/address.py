@@ -117,10 +117,20 @@ class _Stream(io.RawIOBase):
         return bool(self._stream.seekable())
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        return int(self._stream.seek(offset, whence))
+        try:
+            self._stream.seek(offset, whence)
+        except Exception as error:
+            raise OSError(
+                f"its server does not send parts of it ({_why(error)}): download it and give its "
+                "path"
+            ) from error
+        return self.tell()
 
     def tell(self) -> int:
-        return int(self._stream.tell())
+        try:
+            return int(self._stream.tell())
+        except Exception as error:
+            raise OSError(_why(error)) from error
 
     def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer)

@@ -9,7 +9,7 @@ import hashlib
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -82,21 +82,24 @@ class Readable(Protocol):
 
 
 class Unpacked:
-    """The content of a packed file of ``size`` bytes.
+    """The content of a packed file of ``size`` bytes; of an unknown size, which is 0, if ``taken``
+    tells how many of its bytes were read so far.
 
     Raises:
         Refused: it is a bomb.
     """
 
-    def __init__(self, name: str, stream: Readable, size: int) -> None:
-        self.name, self.stream = name, stream
-        self.left = max(ALWAYS_READ, LARGEST_RATIO * size)
+    def __init__(
+        self, name: str, stream: Readable, size: int, taken: Callable[[], int] = int
+    ) -> None:
+        self.name, self.stream, self.size, self.taken = name, stream, size, taken
+        self.unpacked = 0
 
     def read(self, size: int, /) -> bytes:
         block = self.stream.read(size)
-        self.left -= len(block)
+        self.unpacked += len(block)
         require(
-            self.left >= 0,
+            self.unpacked <= max(ALWAYS_READ, LARGEST_RATIO * max(self.size, self.taken())),
             f"{self.name} unpacks to more than {LARGEST_RATIO} times its size: it is not read; "
             "unpack it yourself if it is right",
         )
@@ -157,7 +160,7 @@ class Reader:
                 ) from error
         elif path.suffix == ".gz":
             with opened(path) as packed, gzip.GzipFile(fileobj=packed) as file:
-                yield str(path), Unpacked(str(path), file, path.stat().st_size)
+                yield str(path), Unpacked(str(path), file, path.stat().st_size, packed.tell)
         else:
             with opened(path) as file:
                 yield str(path), file
