@@ -67,6 +67,36 @@ def test_changed_content_has_another_fingerprint_and_the_same_content_the_same(t
     assert before[0] == before[1] != after
 
 
+def test_files_of_one_name_and_time_at_two_addresses_have_different_fingerprints(
+    text_files, tmp_path
+):
+    for folder, text in (("a", b"one"), ("b", b"two")):
+        os.utime(written(tmp_path / folder, "t.txt", text), (0, 0))
+    with serving(files(tmp_path / "a")) as one, serving(files(tmp_path / "b")) as two:
+        first, other = (text_files(f"{server}/t.txt").fingerprint() for server in (one, two))
+    assert first != other
+
+
+def test_another_size_at_an_address_is_another_fingerprint(text_files, tmp_path):
+    path = written(tmp_path, "t.txt", b"one")
+    os.utime(path, (0, 0))
+    with serving(files(tmp_path)) as server:
+        before = text_files(f"{server}/t.txt").fingerprint()
+        path.write_bytes(b"one more")
+        os.utime(path, (0, 0))
+        assert text_files(f"{server}/t.txt").fingerprint() != before
+
+
+def test_a_password_in_an_address_does_not_change_its_fingerprint(text_files, tmp_path):
+    written(tmp_path, "t.txt", b"one")
+    with serving(files(tmp_path)) as server:
+        found = [
+            text_files(f"{server}/t.txt".replace("//", f"//me:{password}@")).fingerprint()
+            for password in ("old", "new")
+        ]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("address", "line"),
     [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from unroll.errors import QUOTED, Refused, first_line, require
+from unroll.errors import QUOTED, Refused, first_line, require, without_password
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
@@ -37,8 +38,18 @@ class Address:
         return self.address
 
     @property
+    def identity(self) -> str:
+        """What tells one content from another: the address without user and password, the size,
+        and the version.
+
+        Raises:
+            Refused: as ``version``.
+        """
+        return json.dumps([without_password(self.address), self.stat().st_size, self.version])
+
+    @property
     def version(self) -> str:
-        """What the server says that tells one content from another.
+        """All that the server says of the version: its ETag, and when it was changed.
 
         Raises:
             Refused: it does not answer, or says nothing of the kind.
