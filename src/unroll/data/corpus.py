@@ -71,6 +71,10 @@ class Corpus:
                 digest.update(source_hash(path))
         return digest.hexdigest()
 
+    def pinned(self) -> CorpusConfig:
+        """The config that gives the same documents later, so far as it can say which they are."""
+        return self.config
+
     def read(self) -> dict[str, Dataset]:
         """The tables of train, valid and test.
 
