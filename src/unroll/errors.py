@@ -111,10 +111,15 @@ SHORTEST_SECRET = 6
 """Characters: a shorter value of the environment may be part of any text."""
 
 
+def without_password(text: str) -> str:
+    """``text`` with ``***`` in place of the user and password of an address."""
+    return _ADDRESS.sub(r"\1***@", text)
+
+
 def redacted(text: str) -> str:
     """``text`` without the user and password of an address, and without the value of any
     environment variable whose name says that it is a secret."""
-    text = _ADDRESS.sub(r"\1***@", text)
+    text = without_password(text)
     for name, value in os.environ.items():
         if len(value) >= SHORTEST_SECRET and _SECRET.search(name.upper()):
             text = text.replace(value, "***")

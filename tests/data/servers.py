@@ -28,15 +28,22 @@ def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
 
 class Files(SimpleHTTPRequestHandler):
     """The files of a folder, without byte ranges. What is sent of each is counted in ``sent``; a
-    request for ``broken`` ends in the middle; ``silent`` headers are left out."""
+    request for ``broken`` ends in the middle; ``silent`` headers are left out, and one ``extra`` is
+    sent."""
 
     sent: dict[str, int]
     broken = "broken"
     silent: tuple[str, ...] = ()
+    extra: tuple[str, str] | None = None
 
     def send_header(self, keyword: str, value: str) -> None:
         if keyword not in self.silent:
             super().send_header(keyword, value)
+
+    def end_headers(self) -> None:
+        if self.extra is not None:
+            super().send_header(*self.extra)
+        super().end_headers()
 
     def copyfile(self, source: Any, outputfile: Any) -> None:
         content = source.read()

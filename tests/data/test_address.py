@@ -13,7 +13,9 @@ import pytest
 from files import documents, written
 from servers import files, serving
 
+from unroll.data import text_reader
 from unroll.data.address import Address
+from unroll.data.text_reader import Reader
 from unroll.errors import Refused
 
 DOCUMENTS = [f"document {n} — with\tsome {n % 7} words" for n in range(3000)]
@@ -65,6 +67,36 @@ def test_changed_content_has_another_fingerprint_and_the_same_content_the_same(t
     assert before[0] == before[1] != after
 
 
+def test_files_of_one_name_and_time_at_two_addresses_have_different_fingerprints(
+    text_files, tmp_path
+):
+    for folder, text in (("a", b"one"), ("b", b"two")):
+        os.utime(written(tmp_path / folder, "t.txt", text), (0, 0))
+    with serving(files(tmp_path / "a")) as one, serving(files(tmp_path / "b")) as two:
+        first, other = (text_files(f"{server}/t.txt").fingerprint() for server in (one, two))
+    assert first != other
+
+
+def test_another_size_at_an_address_is_another_fingerprint(text_files, tmp_path):
+    path = written(tmp_path, "t.txt", b"one")
+    os.utime(path, (0, 0))
+    with serving(files(tmp_path)) as server:
+        before = text_files(f"{server}/t.txt").fingerprint()
+        path.write_bytes(b"one more")
+        os.utime(path, (0, 0))
+        assert text_files(f"{server}/t.txt").fingerprint() != before
+
+
+def test_a_password_in_an_address_does_not_change_its_fingerprint(text_files, tmp_path):
+    written(tmp_path, "t.txt", b"one")
+    with serving(files(tmp_path)) as server:
+        found = [
+            text_files(f"{server}/t.txt".replace("//", f"//me:{password}@")).fingerprint()
+            for password in ("old", "new")
+        ]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("address", "line"),
     [
@@ -86,6 +118,32 @@ def test_a_server_that_does_not_tell_versions_is_refused(folder):
         pytest.raises(Refused, match="tells neither an ETag nor when the file was changed"),
     ):
         _ = Address(f"{server}/a.txt").version
+
+
+@pytest.mark.parametrize(
+    "changes", [{"extra": ("Accept-Ranges", "none")}, {"silent": ("Content-Length",)}]
+)
+def test_parquet_from_a_server_that_sends_no_parts_is_one_line(text_files, folder, changes):
+    with (
+        serving(files(folder, **changes)) as server,
+        pytest.raises(Refused, match=r"does not send parts of it .*: download it") as raised,
+    ):
+        documents(text_files(f"{server}/a.parquet"))
+    assert "\n" not in str(raised.value)
+
+
+def test_gz_from_a_server_that_tells_no_size_is_read_and_a_bomb_refused(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(text_reader, "ALWAYS_READ", 1000)
+    monkeypatch.setattr(text_reader, "BLOCK", 5000)
+    written(folder, "bomb.gz", gzip.compress(b"a" * 30_000_000))
+    with serving(files(folder, silent=("Content-Length",))) as server:
+        address = Address(f"{server}/a.txt.gz")
+        assert address.stat().st_size == 0
+        assert list(Reader("line").documents(address)) == DOCUMENTS
+        with pytest.raises(Refused, match="unpacks to more than 200 times its size"):
+            list(Reader("line").documents(Address(f"{server}/bomb.gz")))
 
 
 def test_a_transfer_that_breaks_off_is_one_line_and_leaves_no_documents(text_files, folder):

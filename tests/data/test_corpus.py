@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from files import documents, written
 
+from unroll.data import text_reader
 from unroll.data.batching import WindowIndex
 from unroll.data.text_reader import BLOCK
 from unroll.data.token_stream import encode
@@ -331,6 +333,19 @@ def test_a_fingerprint_does_not_change_with_what_comes_after_the_documents(text_
     path = numbered(tmp_path, 5)
     corpus = text_files(path, append_eos=True, cache=str(tmp_path / "elsewhere"))
     assert corpus.fingerprint() == text_files(path).fingerprint()
+
+
+def test_files_are_hashed_once_for_fingerprints_and_for_the_table(
+    text_files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(text_reader, "SETTLED_SECONDS", 0)
+    path, hashed, digest = numbered(tmp_path, 5), [], hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, *by: hashed.append(file.name) or digest(file, *by)
+    )
+    assert text_files(path).fingerprint() == text_files(path).fingerprint()
+    documents(text_files(path))
+    assert hashed == [str(path)]
 
 
 def test_a_fingerprint_asks_for_the_files_that_it_hashes(text_files, tmp_path):

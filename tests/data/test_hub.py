@@ -7,9 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from huggingface_hub import HfApi
 from servers import COMMIT, Repository, serving
+
+from unroll.tasks.run import Run
 
 FILES = {
     "train.jsonl": "".join(
@@ -54,6 +58,17 @@ def test_the_first_documents_of_each_split_are_read_at_the_commit_of_the_hub(tmp
         "test": ["to test"],
     }
     assert pinned == [commit, found, fingerprint]
+
+
+def test_a_run_keeps_the_commit_that_it_read_and_so_its_corpus(composed, tmp_path, monkeypatch):
+    commits = iter([COMMIT, "b" * 40])
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha=next(commits)))
+    config = composed("data=hub", "data.dataset=me/tiny", "tracking=disabled")
+    run = Run(config, tmp_path, [])
+    assert run.config.data.revision == COMMIT
+    resumed, newer = Run(run.config, tmp_path, []), Run(config, tmp_path, [])
+    assert resumed.fingerprint == run.fingerprint != newer.fingerprint
+    assert resumed.corpus_fingerprint == run.corpus_fingerprint != newer.corpus_fingerprint
 
 
 def test_a_data_set_or_column_that_the_hub_does_not_have_is_one_line(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -18,6 +20,7 @@ from unroll.data.text_reader import (
     existing,
     expand,
     opened,
+    source_hash,
 )
 from unroll.errors import Refused
 
@@ -167,6 +170,42 @@ def test_a_content_hash_is_of_the_bytes_and_not_of_the_name(tmp_path):
         (tmp_path / name).write_bytes(content)
     first, second, other = (content_hash(tmp_path / name) for name in "abc")
     assert first == second != other
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files whose content is hashed, in order."""
+    names: list[str] = []
+    digest = hashlib.file_digest
+
+    def counted(file, *arguments):
+        names.append(Path(file.name).name)
+        return digest(file, *arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    return names
+
+
+def test_a_source_is_hashed_once_until_it_changes(tmp_path, monkeypatch, hashed):
+    monkeypatch.setattr(text_reader, "SETTLED_SECONDS", 0)
+    path = tmp_path / "a"
+    path.write_bytes(b"same")
+    assert source_hash(path) == source_hash(path) == content_hash(path)
+    assert hashed == ["a", "a"]  # one of them by content_hash, which remembers nothing
+    times = path.stat()
+    (tmp_path / "b").write_bytes(b"else")
+    os.utime(tmp_path / "b", ns=(times.st_atime_ns, times.st_mtime_ns))
+    (tmp_path / "b").replace(path)
+    assert source_hash(path) == content_hash(path)
+    assert hashed == ["a"] * 4
+
+
+def test_a_source_changed_a_moment_ago_is_hashed_again(tmp_path, hashed):
+    path = tmp_path / "a"
+    for n in range(50):  # faster than the clock of the file system
+        path.write_bytes(b"%02d" % n)
+        assert source_hash(path) == source_hash(path) == content_hash(path)
+    assert len(hashed) == 150
 
 
 # What an error may quote

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from unroll.errors import QUOTED, Refused, first_line, require
+from unroll.errors import QUOTED, Refused, first_line, require, without_password
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
@@ -37,8 +38,18 @@ class Address:
         return self.address
 
     @property
+    def identity(self) -> str:
+        """What tells one content from another: the address without user and password, the size,
+        and the version.
+
+        Raises:
+            Refused: as ``version``.
+        """
+        return json.dumps([without_password(self.address), self.stat().st_size, self.version])
+
+    @property
     def version(self) -> str:
-        """What the server says that tells one content from another.
+        """All that the server says of the version: its ETag, and when it was changed.
 
         Raises:
             Refused: it does not answer, or says nothing of the kind.
@@ -117,10 +128,20 @@ class _Stream(io.RawIOBase):
         return bool(self._stream.seekable())
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        return int(self._stream.seek(offset, whence))
+        try:
+            self._stream.seek(offset, whence)
+        except Exception as error:
+            raise OSError(
+                f"its server does not send parts of it ({_why(error)}): download it and give its "
+                "path"
+            ) from error
+        return self.tell()
 
     def tell(self) -> int:
-        return int(self._stream.tell())
+        try:
+            return int(self._stream.tell())
+        except Exception as error:
+            raise OSError(_why(error)) from error
 
     def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer)

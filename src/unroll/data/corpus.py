@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from unroll.data.address import file_at
 from unroll.data.config import CorpusConfig, LeeNewsConfig, PennTreebankConfig, TextFilesConfig
 from unroll.data.tables import TABLES, Column, column_texts
-from unroll.data.text_reader import File, Reader, content_hash, existing, expand
+from unroll.data.text_reader import File, Reader, existing, expand, source_hash
 from unroll.errors import Refused, explain, redacted, require
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ class Corpus:
         return {"name": self.config.name}
 
     def fingerprint(self) -> str:
-        """A hash of every byte that is read and of every setting that decides the documents."""
+        """A hash of the content of every file and of every setting that decides the documents.
+
+        Files on disk are read in full, whatever ``data.limit``, but only once by a process while
+        they do not change."""
         config = self.config
         digest = hashlib.blake2b(digest_size=16)
         settings: list[Any] = [self.reading, config.limit, config.split_seed]
@@ -65,8 +68,12 @@ class Corpus:
         for split, paths in sorted(self.files().items()):
             for path in paths:
                 digest.update(f"{split}:{path.name}:".encode())
-                digest.update(content_hash(path))
+                digest.update(source_hash(path))
         return digest.hexdigest()
+
+    def pinned(self) -> CorpusConfig:
+        """The config that gives the same documents later, so far as it can say which they are."""
+        return self.config
 
     def read(self) -> dict[str, Dataset]:
         """The tables of train, valid and test.
@@ -294,5 +301,5 @@ def _cache_folder(files: Sequence[File], cache: str, how: str) -> Path:
     """The cache folder of these files; files with the same names but other content get another."""
     digest = hashlib.blake2b(how.encode(), digest_size=16)
     for path in files:
-        digest.update(content_hash(path))
+        digest.update(source_hash(path))
     return Path(cache) / "documents" / digest.hexdigest()

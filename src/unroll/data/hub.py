@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -58,6 +59,10 @@ class Hub(Corpus):
                 self.config.dataset, revision=revision, timeout=CONNECT_SECONDS
             )
         return str(found.sha)
+
+    def pinned(self) -> HubConfig:
+        """The config with the commit that is read in place of a branch, a tag or none."""
+        return replace(self.config, revision=self.commit)
 
     def tables(self) -> dict[str, Dataset]:
         config, given = self.config, self.reading

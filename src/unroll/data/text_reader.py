@@ -6,10 +6,12 @@ import codecs
 import glob
 import gzip
 import hashlib
+import os
 import stat
+import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -23,6 +25,9 @@ File = Path | Address
 LARGEST_RATIO, ALWAYS_READ = 200, 1 << 26
 """A packed file whose content is more than so many times as long, and longer than so many bytes, is
 a bomb. Text packs to a tenth; deflate's own limit is a thousandth."""
+SETTLED_SECONDS = 2
+"""A file that was changed less long ago may change again with the same times: the clocks of file
+systems go in steps of up to so many seconds."""
 
 
 def expand(path: str, key: str) -> Sequence[File]:
@@ -82,21 +87,24 @@ class Readable(Protocol):
 
 
 class Unpacked:
-    """The content of a packed file of ``size`` bytes.
+    """The content of a packed file of ``size`` bytes; of an unknown size, which is 0, if ``taken``
+    tells how many of its bytes were read so far.
 
     Raises:
         Refused: it is a bomb.
     """
 
-    def __init__(self, name: str, stream: Readable, size: int) -> None:
-        self.name, self.stream = name, stream
-        self.left = max(ALWAYS_READ, LARGEST_RATIO * size)
+    def __init__(
+        self, name: str, stream: Readable, size: int, taken: Callable[[], int] = int
+    ) -> None:
+        self.name, self.stream, self.size, self.taken = name, stream, size, taken
+        self.unpacked = 0
 
     def read(self, size: int, /) -> bytes:
         block = self.stream.read(size)
-        self.left -= len(block)
+        self.unpacked += len(block)
         require(
-            self.left >= 0,
+            self.unpacked <= max(ALWAYS_READ, LARGEST_RATIO * max(self.size, self.taken())),
             f"{self.name} unpacks to more than {LARGEST_RATIO} times its size: it is not read; "
             "unpack it yourself if it is right",
         )
@@ -157,7 +165,7 @@ class Reader:
                 ) from error
         elif path.suffix == ".gz":
             with opened(path) as packed, gzip.GzipFile(fileobj=packed) as file:
-                yield str(path), Unpacked(str(path), file, path.stat().st_size)
+                yield str(path), Unpacked(str(path), file, path.stat().st_size, packed.tell)
         else:
             with opened(path) as file:
                 yield str(path), file
@@ -222,13 +230,39 @@ def _grouped(lines: Iterator[str], document: str) -> Iterator[str]:
         yield text
 
 
-def content_hash(path: File) -> bytes:
-    """A hash of the content of a file, or at an address of what its server says of it.
+def content_hash(path: Path) -> bytes:
+    """A hash of the content of a file.
 
     Raises:
         Refused: it cannot be read.
     """
-    if isinstance(path, Address):
-        return hashlib.blake2b(path.version.encode(), digest_size=16).digest()
     with opened(path) as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+        return _digest(file)
+
+
+def source_hash(path: File) -> bytes:
+    """``content_hash`` of a file that a corpus is read from, remembered by this process until the
+    file changes; at an address, a hash of what tells its content from another.
+
+    Raises:
+        Refused: it cannot be read, or its server does not tell a version.
+    """
+    if isinstance(path, Address):
+        return hashlib.blake2b(path.identity.encode(), digest_size=16).digest()
+    with opened(path) as file:
+        found = os.fstat(file.fileno())
+        changed = max(found.st_mtime_ns, found.st_ctime_ns)
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        settled = time.time_ns() - changed >= SETTLED_SECONDS * 10**9
+        digest = _remembered.get(key) or _digest(file)
+    if settled:
+        _remembered[key] = digest
+    return digest
+
+
+_remembered: dict[tuple[int, ...], bytes] = {}
+"""Digests by device, inode, size and times of a file."""
+
+
+def _digest(file: BufferedReader) -> bytes:
+    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()

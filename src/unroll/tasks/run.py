@@ -20,6 +20,7 @@ import torch
 from unroll import processes
 from unroll.config import Config, fingerprint, flat
 from unroll.data.config import CorpusConfig
+from unroll.data.corpus import Corpus
 from unroll.data.token_stream import Encoded
 from unroll.errors import redacted, redacted_value, require
 from unroll.folders import write_atomically
@@ -43,6 +44,8 @@ class Run:
 
     def __init__(self, config: Config, directory: Path, overrides: list[str]) -> None:
         config = resolved(config)
+        corpus: Corpus = build("data", config.data)
+        config = replace(config, data=corpus.pinned())
         self.config, self.directory, self.overrides = config, directory, overrides
         self.started = time.time()
         self.name = run_name(config, overrides)
@@ -51,7 +54,7 @@ class Run:
         self.raised: dict[str, Any] = {}
         """Bounds that are other than when it began."""
         self.tracker: Tracker = build("tracking", config.tracking)
-        self.corpus_fingerprint: str = build("data", config.data).fingerprint()
+        self.corpus_fingerprint = corpus.fingerprint()
         self.fingerprint = fingerprint(config, self.corpus_fingerprint)
         self.status = "FINISHED"
 
