@@ -21,7 +21,7 @@ LSTM = "LSTM, all together"
 WINDOW = 20
 LAB = (
     f"{study.PROFILE} "
-    f"data.limit={5 if study.FULL else 60} data/batching=windows "
+    f"data.limit={5 if study.FULL else 40} data/batching=windows "
     f"data.batching.length={WINDOW} data.batching.batch_size=128 model.hidden_size=128 "
     "training.epochs=40 training.patience=2 training.min_gain=0.02 sampling.prefix_length=10 "
     "sampling.length=30"

@@ -15,7 +15,7 @@ from unroll.report.verdict import verdict
 WINDOW = (
     "data.limit=5 data.batching.length=100"
     if study.FULL
-    else "data.limit=100 data.batching.length=35"
+    else "data.limit=50 data.batching.length=35"
 )
 """A window costs as many steps as it has tokens, and has one target, so a part of the text has to
 do."""
