@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from experiments.bench.growth import Grown
 
 AXIS = "megabytes of text that are tokenized"
-SIZES = (10, 40, 160)
+SIZES = (5, 20, 80)
 TOKENIZERS = ("word", "subword")
 SHARDS = 8
 SAMPLED = 0.05

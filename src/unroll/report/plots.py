@@ -203,6 +203,8 @@ def scatter(
             axes.plot(*zip(*known, strict=True), label=label, **looks)
     if log_x:
         axes.set_xscale("log")
+    elif all(float(place).is_integer() for points in series.values() for place, _ in points):
+        axes.locator_params(axis="x", integer=True)
     named(axes, x, y)
     _legend(axes)
     return Drawing(name, caption, figure)
