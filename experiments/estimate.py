@@ -2,7 +2,7 @@
 this machine has ended since.
 
 ``seconds.json`` holds the seconds of one job by profile, study and label. ``make reproduce`` writes
-those of its runs to ``report/seconds.json``; the file here is that of the page in ``docs/report``.
+those of its runs to ``report/seconds.json``, from where the file here was copied.
 """
 
 from __future__ import annotations

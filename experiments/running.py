@@ -195,7 +195,7 @@ class Session:
         alone = [item for item in todo if item.job.alone]
         expected = estimate.total(_seconds(beside), _seconds(alone), self.parallel)
         if todo and estimate.measured():
-            print(f"about {estimate.duration(expected)} on a machine like that of docs/report")
+            print(f"about {estimate.duration(expected)} on the machine of experiments/seconds.json")
         clock = estimate.Clock(expected, len(todo))
         while beside:  # those that another process runs are asked for again after the others
             beside = self._make_group(beside, self.parallel, outcomes, clock)
