@@ -172,7 +172,6 @@ STUDY = Study(
 PENN_TREEBANK_STUDY = Study(
     "penn_treebank",
     (
-        # the longest first, so that the others run beside it
         *study.grid("", {EARNEST: "experiment=penn_treebank/tied"} if study.FULL else {}, (1,)),
         *study.grid("data=penn_treebank", MODELS, seeds=(1,)),
         *study.grid(

@@ -75,8 +75,9 @@ class Trainer:
         self.truncation: Truncation = build("training/truncation", config.truncation, seed)
         self.averaging: NoAveraging = build("training/averaging", config.averaging, model)
         self.per_epoch = -(-batching.steps(stream) // config.accumulation)
-        bounds = [config.max_steps or math.inf, (config.epochs or math.inf) * self.per_epoch]
-        total = None if math.isinf(min(bounds)) else int(min(bounds))
+        epochs = (config.epochs or math.inf) * self.per_epoch
+        self.last_step = min(config.max_steps or math.inf, epochs)
+        total = None if math.isinf(self.last_step) else int(self.last_step)
         self.penalty = ActivationPenalty(model, config)
         self.reader: LanguageModel = compiled(model, total) if config.compile else model
         embedding = sparse_embedding(model, optimizer_config)
@@ -188,12 +189,6 @@ class Trainer:
                 and self.processes.any(outcome.seconds >= 60 * config.max_minutes)
             )
         )
-
-    def _at_last_step(self) -> bool:
-        """Whether the last epoch has no step left, though it does not count as done yet."""
-        config, progress = self.config, self.progress
-        last = config.epochs is not None and progress.epoch + 1 >= config.epochs
-        return last and progress.steps >= self.per_epoch
 
     def _epoch(self, interrupted: Interruption) -> None:
         """The rest of the current epoch, or the part of it before the training ends."""
@@ -398,5 +393,5 @@ class Trainer:
             }
         )
         stop = self.callbacks.should_stop(loss, len(outcome.history["valid/loss"]))
-        # at its end there is nothing to save
-        self.pruned = self.processes.any(stop) and not self._ended() and not self._at_last_step()
+        at_end = self._ended() or outcome.steps >= self.last_step  # there is nothing to save
+        self.pruned = self.processes.any(stop) and not at_end
