@@ -15,7 +15,7 @@ from unroll.data.token_stream import Encoded
 from unroll.errors import redacted_value
 from unroll.evaluation.perplexity import OneReader, Score, score
 from unroll.registry import free_text
-from unroll.tasks.run import Run
+from unroll.tasks.run import Run, absolute
 from unroll.tracking import ledger
 from unroll.training import checkpoint
 from unroll.training.learner import Silent
@@ -119,8 +119,8 @@ def checkpoint_header(config: Config, encoded: Encoded) -> dict[str, Any]:
     is left out."""
     values = asdict(config)
     for key in ("path", "valid_path", "test_path"):
-        if values["data"].get(key) and "://" not in values["data"][key]:
-            values["data"][key] = os.path.abspath(values["data"][key])
+        if values["data"].get(key):
+            values["data"][key] = absolute(values["data"][key])
     values["tracking"]["directory"] = os.path.abspath(values["tracking"]["directory"])
     for key in free_text:
         group, _, name = key.rpartition(".")

@@ -146,8 +146,13 @@ def data_input(data: CorpusConfig, encoded: Encoded) -> DataInput:
         split: {"documents": stream.documents, "tokens": len(stream)}
         for split, stream in encoded.streams.items()
     }
-    place = path if path is None or "://" in path else os.path.abspath(path)
+    place = path if path is None else absolute(path)
     return DataInput(data.name, encoded.corpus_fingerprint, place, sizes)
+
+
+def absolute(path: str) -> str:
+    """A path that can be read from any folder; an address stays as it is."""
+    return path if "://" in path else os.path.abspath(path)
 
 
 def require_empty(directory: Path) -> None:
