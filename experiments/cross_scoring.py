@@ -209,9 +209,10 @@ def lower_is_better(results: Results) -> Answer:
         [
             plots.scatter(
                 "lower_is_better",
-                "A point for each way of sampling: greedy and temperatures from 0.3 to 1.5.",
+                "Sequences of four tokens that occurred before in the same text, in per cent: a "
+                "point for each way of sampling, greedy and temperatures from 0.3 to 1.5.",
                 "perplexity under the writer (log scale)",
-                "repetition (% of sequences of four tokens)",
+                "repeated sequences (%)",
                 {
                     label: [
                         (matrix.own(mode).mean, matrix.diversity("repetition", mode, 100).mean)

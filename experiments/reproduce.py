@@ -50,8 +50,9 @@ from unroll.report import page
 from unroll.tracking.source import git_commit
 
 QUICK_PROFILE = (
-    "the quick profile: 300 + 50 news articles (data=lee_news), 90,000 subwords to learn from; "
-    "what seven times as much text changes is shown by make reproduce FULL=1"
+    "the quick profile: 300 + 50 news articles (data=lee_news), 90,000 subwords to learn from; the "
+    "validation split is of the same 300 articles, the test split is the other 50, so that their "
+    "perplexities differ; make reproduce FULL=1 has seven times as much text"
 )
 FULL_PROFILE = "the full profile: 95 articles of Wikipedia, 616,000 subwords to learn from"
 STUDIES: dict[str, Study] = {
@@ -134,7 +135,9 @@ def reproduce(words: list[str], names: list[str]) -> int:
     ]
     report = HOME / "report" / "index.html"
     report.parent.mkdir(exist_ok=True)
-    whole = page.write(report, "RNN, LSTM and GRU compared", _facts(extra, jobs), found, absent)
+    whole = page.write(
+        report, "RNN, LSTM and GRU compared", _facts(extra, jobs, names), found, absent
+    )
     for each in found:
         if each.answer is None:
             print(f"section {each.name}: {each.failure}", file=sys.stderr, flush=True)
@@ -147,18 +150,23 @@ def _code(failures: list[Failure], whole: bool) -> int:
     return max([failure.code for failure in failures] or [0 if whole else FAILED])
 
 
-def _facts(extra: list[str], jobs: int) -> list[str]:
+def _facts(extra: list[str], jobs: int, names: list[str]) -> list[str]:
     found, _, dirty = git_commit().partition("-")
     commit = found[:12] + (dirty and f"-{dirty}")
+    part = [f"this page holds a part of the studies: {', '.join(names)}"] if names else []
+    beside = "one job at a time" if jobs == 1 else f"{jobs} jobs side by side"
     return [
-        f"Unroll {__version__}, commit {commit}, {time.strftime('%Y-%m-%d')}; each "
-        "section lists its runs with the commit of each",
-        f"{platform.machine()}, Python {platform.python_version()}, {jobs} jobs of one thread; "
-        "speeds are measured with one job at a time",
+        *part,
+        f"Unroll {__version__}, commit {commit}, {time.strftime('%Y-%m-%d')}; every section of "
+        "runs lists them with the commit of each",
+        f"{platform.machine()}, Python {platform.python_version()}, {beside}, each on one "
+        "thread; speeds are measured with nothing beside them",
         f"{FULL_PROFILE if FULL else QUICK_PROFILE}; further settings: "
         + (redacted(" ".join(extra)) or "none"),
-        "every number links to its run; every comparison is paired by seed, with the 95% interval "
-        "of the mean difference (Student's t), each for its own pair",
+        "a test perplexity is that of the weights that did best on the validation split",
+        "every figure of a run links to it; every comparison is paired by seed, with the 95% "
+        "interval of the mean difference (Student's t), each for its own pair: of twenty pairs "
+        "without a difference about one is told apart by chance",
     ]
 
 

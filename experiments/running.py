@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from joblib import Parallel, delayed
 
@@ -48,6 +48,15 @@ class Failure:
 
     reason: str
     code: int
+
+
+class Ended(NamedTuple):
+    """A job that has ended: its place in its group, how, its run or why it failed."""
+
+    place: int
+    outcome: str
+    run_id: str
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -187,8 +196,7 @@ class Session:
                 self._records[item.key] = Record(client, known[item.key])
 
     def _make(self, todo: Sequence[Planned]) -> None:
-        """Run jobs: those side by side first, the longest before the others, then one at a time
-        those that measure time."""
+        """Run jobs side by side, the longest first, then those that measure time, one by one."""
         outcomes: list[str] = []
         beside = [item for item in todo if not item.job.alone]
         beside.sort(key=lambda item: -item.seconds)
@@ -212,17 +220,17 @@ class Session:
         outcomes: list[str],
         clock: estimate.Clock,
     ) -> list[Planned]:
-        """Run jobs, ``workers`` at a time, and note how each ended; those that another process
-        runs."""
-        ended = Parallel(n_jobs=workers, return_as="generator")(
+        """Run jobs, ``workers`` at a time, and note how each ended; those run elsewhere."""
+        ended = Parallel(n_jobs=workers, return_as="generator_unordered")(
             delayed(_run)(item, index, self._family(item).run_id, not self.rerun)
             for index, item in enumerate(group)
         )
         elsewhere = []
-        for item, (outcome, run_id, failure) in zip(group, ended, strict=True):
+        for place, outcome, run_id, failure in ended:
             if outcome == "elsewhere":
-                elsewhere.append(item)
+                elsewhere.append(group[place])
                 continue
+            item = group[place]
             outcomes.append(outcome)
             left = clock.left(item.seconds / workers)
             print(
@@ -256,11 +264,11 @@ class Session:
                 reuse(family.client, family.run_id, self._records[item.key].run)
 
 
-def _run(item: Planned, index: int, parent: str, reuse: bool) -> tuple[str, str, Failure | None]:
-    """One job, in a worker process: its outcome, its run id, or why it failed.
+def _run(item: Planned, index: int, parent: str, reuse: bool) -> Ended:
+    """One job, in a worker process.
 
-    What it prints goes to log.txt in its run directory. A job that measures time always begins
-    anew: a run that was cut off was not measured as a whole.
+    What it prints goes to log.txt in its run directory. A job that measures time begins anew: a run
+    that was cut off was not measured as a whole.
     """
     study, job = item.study.name, item.job
     places: Any = {"parent": parent, "study": study, "label": job.label}
@@ -276,12 +284,13 @@ def _run(item: Planned, index: int, parent: str, reuse: bool) -> tuple[str, str,
             outcome = sweep.outcome(result)
             if outcome == "elsewhere":  # it is asked for again, each time in a folder of its own
                 shutil.rmtree(directory)
-            return outcome, str(result["run_id"]), None
+            return Ended(index, outcome, str(result["run_id"]))
         except Exception as error:
             log.write(redacted(traceback.format_exc()))
             line, code = explain(error)
             reason = line or f"{type(error).__name__}: {first_line(error)}; see {log_path}"
-            return "failed", "", Failure(f"{job.label}: {reason}", code if line else FAILED)
+            failure = Failure(f"{job.label}: {reason}", code if line else FAILED)
+            return Ended(index, "failed", "", failure)
 
 
 def require_varied(study: Study, jobs: Sequence[Job], words: Sequence[str]) -> None:

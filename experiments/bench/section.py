@@ -10,7 +10,7 @@ from experiments.bench import encoding
 from experiments.bench.contest import Row
 from experiments.bench.growth import AXES, Grown
 from experiments.bench.machine import Machine
-from experiments.bench.results import HEAD, PLACE, Measurement, Results
+from experiments.bench.results import HEAD, PLACE, Results
 from experiments.bench.text import AG_NEWS_VOCABULARY, PENN_TREEBANK_VOCABULARY
 from experiments.study import Question, Study
 from unroll.report import plots
@@ -66,19 +66,24 @@ def answer(results: Results) -> Answer:
             rates,
             written(machine.bandwidth / 1e9, ".1f"),
         ),
-        sentence(
-            "The text of the lab's sizes is {}; that of the 2 x 200 and 2 x 650 cells is {}.",
-            *(_text(results, *each) for each in TEXTS.items()),
-        ),
-        sentence("{} of the {} bars that were measured are reached.", reached, bars),
     ]
-    parts: list[Drawing | Table] = [_table(results)]
+    parts: list[Drawing | Table] = []
+    if table := results.table():
+        sentences += [
+            sentence(
+                "The text of the lab's sizes is {}; that of the 2 x 200 and 2 x 650 cells is {}.",
+                *(_text(results, *each) for each in TEXTS.items()),
+            ),
+            sentence("{} of the {} bars that were measured are reached.", reached, bars),
+        ]
+        parts.append(_table(table))
     measured = {point.axis for point in results.growth}
     if measured - {encoding.AXIS}:
         parts.append(_growth(results.growth))
     if encoding.AXIS in measured:
         parts.append(_encoding(results.growth))
-    parts.append(_forecast(cpu))
+    if counted := {row.name: row for row in cpu.rows if row.ours and row.operations is not None}:
+        parts.append(_forecast(cpu.machine, counted))
     return Answer(sentences, list(parts))
 
 
@@ -88,13 +93,13 @@ def _text(results: Results, name: str, tokens: int) -> str:
     return f"generated under Zipf's law over {tokens:,} tokens"
 
 
-def _table(results: Results) -> Table:
+def _table(lines: Sequence[Sequence[str]]) -> Table:
     return Table(
         list(HEAD),
-        [list(line) for line in results.table()],
+        [list(line) for line in lines],
         "Ratio: the median over turns in one process, smallest and largest in brackets. Times and "
-        "perplexities are divided the other way round, so that a larger ratio is for us; memory is "
-        "the difference in MB. Of the limit: the share of the words a second that "
+        "perplexities are divided the other way round, so that a ratio above 1 favours ours; "
+        "memory is the difference in MB. Of the limit: the share of the words a second that "
         "the counts of operations and bytes allow on this machine, and which of the two sets it; "
         "it can exceed 100% where weights stay in a cache. PyTorch's example has the words of all "
         "three files of the corpus in its dictionary, ours those of the training text. "
@@ -146,19 +151,17 @@ def _encoding(growth: Sequence[Grown]) -> Drawing:
     return plots.curves("bench_encoding", caption, panels, columns=2, width=4.2)
 
 
-def _forecast(cpu: Measurement) -> Table:
-    machines = larger(cpu.machine)
-    rows = [row for row in cpu.rows if row.ours and row.operations is not None]
-    unique = {row.name: row for row in rows}
+def _forecast(here: Machine, rows: Mapping[str, Row]) -> Table:
+    machines = larger(here)
     return Table(
         ["work", "here", *machines],
         [
             [
                 f"{name}, {row.unit}",
                 written(statistics.median(row.ours), ",.0f"),
-                *(written(predicted(row, cpu.machine, one), ",.0f") for one in machines.values()),
+                *(written(predicted(row, here, one), ",.0f") for one in machines.values()),
             ]
-            for name, row in unique.items()
+            for name, row in rows.items()
         ],
         "What a larger machine would give, from the counts: the same share of the limit of its "
         "products and its memory. A recurrence does its steps one after another, so "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 from experiments.running import Session, failed_sections, require_varied, sections
 from experiments.study import CELLS, Job, Question, Study, grid, more_seeds
@@ -268,6 +270,26 @@ def test_a_job_that_fails_fails_its_study_alone(tmp_path: Path) -> None:
     assert list(results) == ["whole"]
     assert session.failures["broken"].code == 2
     assert session.failures["broken"].reason.startswith("bad: ")
+
+
+def test_a_job_that_ends_is_told_though_a_longer_one_began_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(item: running.Planned, place: int, *rest: object) -> running.Ended:
+        if place == 0:
+            end = time.monotonic() + 60
+            while "2/3" not in "".join(said) and time.monotonic() < end:
+                said.append(capsys.readouterr().out)
+                time.sleep(0.01)
+        return running.Ended(place, "failed", "", running.Failure("on purpose", 1))
+
+    said: list[str] = []
+    monkeypatch.setattr(running, "_run", run)
+    jobs = tuple(Job(each, ("experiment=study/rnn", f"seed={each}")) for each in "123")
+    study = Study("one", jobs, small_study("one").questions)
+    with joblib.parallel_config(backend="threading"):
+        Session([*SMALL, *places(tmp_path)], parallel=2).run([study])
+    assert "2/3" in "".join(said)
 
 
 def test_a_job_that_was_cut_off_goes_on_and_a_timed_one_begins_anew(

@@ -65,3 +65,11 @@ def test_a_model_has_the_same_style_in_every_figure_and_no_two_lines_are_alike()
     alone, among = styles(["GRU", "other"]), styles(["first", "GRU", "RNN", "second", "first"])
     assert alone["GRU"] == among["GRU"]
     assert len({looks["color"] for looks in among.values()}) == len(among) == 4
+
+
+def test_a_logarithmic_axis_of_few_places_has_a_tick_at_each_and_no_other() -> None:
+    curve = [(5.0, 1.0), (20.0, 2.0), (math.nan, 1.0), (80.0, 3.0)]
+    drawn = plots.curves("c", "", [Panel("x", "y", {"a": [curve]}, log_x=True)])
+    axes = drawn.figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20", "80"]
+    assert not any(label.get_text() for label in axes.get_xticklabels(minor=True))

@@ -15,6 +15,10 @@ from unroll.report.page import Drawing
 from unroll.report.runs import Measured
 
 
+MEASURED_PLACES = 8
+"""A logarithmic x axis with so few places at most has its ticks there."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """One pair of axes. ``lines`` has a list of curves for each label, one curve a run."""
@@ -65,12 +69,22 @@ def _panel(axes: Any, panel: Panel) -> None:
     _levels(axes, panel.levels, known)
     if panel.log_x:
         axes.set_xscale("log")
+        runs = [line for found in panel.lines.values() for line in found]
+        places = {x for line in runs for x, _ in finite(line)}
+        if len(places) <= MEASURED_PLACES:
+            _ticks_at(axes, sorted(places))
     if panel.log_y:
         logarithmic(axes)
     if panel.limits is not None:
         axes.set_ylim(*panel.limits)
     named(axes, panel.x, panel.y, panel.title)
     _legend(axes)
+
+
+def _ticks_at(axes: Any, places: Sequence[float]) -> None:
+    """Ticks of the x axis where something was measured, as plain numbers."""
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
 
 
 def lines(
@@ -100,8 +114,7 @@ def lines(
         _levels(axes, levels or {}, known)
         if log_x:
             axes.set_xscale("log")
-        axes.set_xticks(places, [f"{place:g}" for place in places])
-        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        _ticks_at(axes, places)
         if log_y:
             logarithmic(axes)
         named(axes, axis, quantity)
