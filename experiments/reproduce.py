@@ -77,6 +77,7 @@ STUDIES: dict[str, Study] = {
         ngrams.STUDY,
         forecast.STUDY,
         ngrams.PENN_TREEBANK_STUDY,
+        ngrams.TOO_LONG_STUDY,
         width_and_batch.STUDY,
         character_rnn.LYRICS_STUDY,
         character_rnn.TIME_MACHINE_STUDY,
