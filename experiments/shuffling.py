@@ -13,7 +13,7 @@ from unroll.report.page import Answer, sentence
 from unroll.report.verdict import verdict
 
 WINDOW = (
-    "data.limit=5 data.batching.length=100"
+    "data.limit=2 data.batching.length=100"
     if study.FULL
     else "data.limit=50 data.batching.length=35"
 )
