@@ -54,7 +54,12 @@ QUICK_PROFILE = (
     "validation split is of the same 300 articles, the test split is the other 50, so that their "
     "perplexities differ; make reproduce FULL=1 has seven times as much text"
 )
-FULL_PROFILE = "the full profile: 95 articles of Wikipedia, 616,000 subwords to learn from"
+FULL_PROFILE = (
+    "the full profile: 95 articles of Wikipedia, 616,000 subwords to learn from, four epochs; "
+    "learning rates and dropout were chosen by make tune on the news of the quick profile, not on "
+    "this text, so that the models are not compared at their best: the LSTM, chosen at a rate of "
+    "0.016, reaches a test perplexity of 117.1 at 0.004 (the plain unroll, one seed)"
+)
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
