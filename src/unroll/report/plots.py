@@ -14,7 +14,6 @@ from unroll.report.figures import Points, logarithmic, named, new, styles
 from unroll.report.page import Drawing
 from unroll.report.runs import Measured
 
-
 MEASURED_PLACES = 8
 """A logarithmic x axis with so few places at most has its ticks there."""
 
