@@ -227,10 +227,10 @@ class Session:
         )
         elsewhere = []
         for place, outcome, run_id, failure in ended:
-            if outcome == "elsewhere":
-                elsewhere.append(group[place])
-                continue
             item = group[place]
+            if outcome == "elsewhere":
+                elsewhere.append(item)
+                continue
             outcomes.append(outcome)
             left = clock.left(item.seconds / workers)
             print(

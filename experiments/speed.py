@@ -7,7 +7,7 @@ comes from here, never from a job that ran beside others.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -18,7 +18,6 @@ from unroll.report.runs import Measured, Record, measured
 
 SPEED = "speed/median"
 STEPS = 60
-BRIEF = f"training.max_steps={STEPS} sampling.length=1"
 
 
 def label(name: str) -> str:
@@ -26,10 +25,16 @@ def label(name: str) -> str:
     return f"speed of {name}"
 
 
-def timed(base: str, variants: Mapping[str, str]) -> tuple[Job, ...]:
-    """Jobs that time each variant, alone."""
+def timed(
+    base: str,
+    variants: Mapping[str, str],
+    steps: int = STEPS,
+    seeds: Iterable[int] = study.SEEDS,
+) -> tuple[Job, ...]:
+    """Jobs that time so many optimizer steps of each variant, alone."""
     named = {label(name): words for name, words in variants.items()}
-    return study.grid(f"{base} {BRIEF}", named, alone=True)
+    brief = f"{base} training.max_steps={steps} sampling.length=1"
+    return study.grid(brief, named, seeds, alone=True)
 
 
 def speeds(results: Results, names: Sequence[str]) -> dict[str, Measured]:
