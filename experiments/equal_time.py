@@ -116,7 +116,7 @@ STUDY = Study(
     (
         *models.STUDY.jobs,
         *speed.CELL_JOBS,
-        *speed.timed(study.PROFILE, {TRANSFORMER: "experiment=study/transformer"}),
+        *speed.timed(study.PROFILE, {TRANSFORMER: study.tuned("transformer")}),
         *study.grid(
             f"{study.PROFILE} model=ngram sampling.length=1",
             {speed.label(NGRAM): models.COUNTED[NGRAM]},

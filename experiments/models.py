@@ -14,7 +14,7 @@ NGRAM = "5-gram"
 COUNTED = {"trigram": "model.order=3", NGRAM: "model.order=5"}
 NGRAM_JOBS = study.grid(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,))
 TRANSFORMER = "Transformer"
-TRANSFORMER_JOBS = study.grid(study.PROFILE, {TRANSFORMER: "experiment=study/transformer"})
+TRANSFORMER_JOBS = study.grid(study.PROFILE, {TRANSFORMER: study.tuned("transformer")})
 MIXED = {name: f"{name} and 5-gram" for name in (*CELLS, TRANSFORMER)}
 CACHED = "5-gram and cache"
 CACHE = ("evaluation.cache.size=500", "evaluation.cache.theta=0", "evaluation.cache.weight=0.1")

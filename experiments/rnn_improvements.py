@@ -22,7 +22,7 @@ from unroll.report.verdict import verdict
 BASELINE, ALL = "the lab's RNN", "all together"
 LSTM = "LSTM, all together"
 WINDOW = 20
-LIMIT = 2 if study.FULL else 60
+LIMIT = 2 if study.FULL else 40
 LAB = (
     f"{study.PROFILE} "
     f"data.limit={LIMIT} data/batching=windows "

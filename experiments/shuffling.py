@@ -13,9 +13,9 @@ from unroll.report.page import Answer, sentence
 from unroll.report.verdict import verdict
 
 WINDOW = (
-    "data.limit=2 data.batching.length=100"
+    "data.limit=2 data.batching.length=50"
     if study.FULL
-    else "data.limit=50 data.batching.length=35"
+    else "data.limit=30 data.batching.length=35"
 )
 """A window costs as many steps as it has tokens, and has one target, so a part of the text has to
 do."""

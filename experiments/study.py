@@ -19,11 +19,19 @@ from unroll.report.verdict import UNDECIDED, verdict
 SEEDS = (1, 2, 3)
 MORE_SEEDS = (4, 5)
 """Where three seeds do not tell two models apart."""
-CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
-TUNED = {cell: words.replace("model=", "experiment=study/") for cell, words in CELLS.items()}
-"""The cells as `make tune` has set them."""
 FULL = bool(os.environ.get("FULL"))
-CORPUS = "data=wikipedia training.epochs=4" if FULL else "data=lee_news data.batching.batch_size=8"
+CHOSEN = "study" if FULL else "study/news"
+"""The folder of the overlays that `make tune` wrote for the profile."""
+
+
+def tuned(model: str) -> str:
+    """A model as `make tune` has set it."""
+    return f"experiment={CHOSEN}/{model}"
+
+
+CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
+TUNED = {cell: tuned(words.removeprefix("model=")) for cell, words in CELLS.items()}
+CORPUS = "data=wikipedia" if FULL else "data=lee_news data.batching.batch_size=8 training.epochs=6"
 """The text of the profile: six hundred thousand subwords, or a seventh of that, which a training
 reads six times."""
 TOKENIZER = f"data/tokenizer=subword data.tokenizer.size={4000 if FULL else 2000}"

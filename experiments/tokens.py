@@ -81,8 +81,9 @@ def answer(results: Results) -> Answer:
     )
 
 
+BASE = f"{study.CORPUS} {study.TUNED['LSTM']}"
 STUDY = Study(
     "tokens",
-    study.grid(f"{study.CORPUS} {study.TUNED['LSTM']}", TOKENS),
+    study.grid(f"{BASE} data.limit=40" if study.FULL else BASE, TOKENS),
     (Question("tokens", "Why tokens?", "Why split text into tokens?", answer, lab=1),),
 )

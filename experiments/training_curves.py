@@ -1,6 +1,7 @@
 """Question 6 of the lab: how do the training losses of RNN and LSTM move, and why?
 
-The runs are those of ``cells``; and the same without dropout, past the end of learning.
+The cells as ``cells`` trains them, in the full profile on a third of the text; and the same without
+dropout, past the end of learning.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from unroll.report.verdict import verdict
 
 LOSS = "train/loss"
 FREE = {cell: f"{cell} without dropout" for cell in ("RNN", "LSTM")}
+BASE = f"{cells.BASE} data.limit=30" if study.FULL else cells.BASE
+"""Less text is overfitted sooner."""
 PAST = "training.dropout=0 training.patience=3 training.epochs=12 optimizer/schedule=constant"
 """Three epochs past the best one, at one learning rate."""
 
@@ -156,10 +159,8 @@ def _largest_norm(record: Record) -> float:
 STUDY = Study(
     "training_curves",
     (
-        *cells.JOBS,
-        *study.grid(
-            cells.BASE, {label: f"{study.TUNED[cell]} {PAST}" for cell, label in FREE.items()}
-        ),
+        *study.grid(BASE, study.TUNED),
+        *study.grid(BASE, {label: f"{study.TUNED[cell]} {PAST}" for cell, label in FREE.items()}),
     ),
     (
         Question(

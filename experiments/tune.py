@@ -1,8 +1,9 @@
 """Tune before you compare (Melis et al. 2018): ``make tune``.
 
-Every model gets the same trials, each trained as the studies train, with one seed. The best of each
-by validation perplexity is written to ``conf/experiment/study/``, from where the studies take it.
-Trials that finished before are not run again.
+Every model gets the same trials of the learning rate, each trained as the studies train, with one
+seed. The best of each by validation perplexity is written to ``conf/experiment/study/news/``, with
+``FULL=1`` to ``conf/experiment/study/``, from where the studies take it. Trials that finished
+before are not run again.
 
 FULL=1       tune on the text of ``make reproduce FULL=1``
 JOBS=2       jobs at a time, by default one for each core
@@ -23,25 +24,22 @@ from unroll.errors import FAILED
 from unroll.folders import CONF, OVERLAYS
 
 MODELS = ("rnn", "lstm", "gru", "transformer")
-RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
-DROPOUTS = (0.1, 0.3)
+RATES = (2e-3, 4e-3, 8e-3, 16e-3)
 SEED = 1
 COMMENT = """\
-Chosen by `make tune` on {corpus}: the best of {trials} trials by validation perplexity,
-{perplexity:.1f}; learning rates {rates}; dropout {dropouts}."""
+Chosen by `make tune{full}` on {corpus}: the best of {trials} trials by validation
+perplexity, {perplexity:.1f}; learning rates {rates}."""
 
 
-def label(model: str, rate: float, dropout: float) -> str:
+def label(model: str, rate: float) -> str:
     """Of one trial."""
-    return f"{model}, learning rate {rate:g}, dropout {dropout:g}"
+    return f"{model}, learning rate {rate:g}"
 
 
 TRIALS = {
-    (model, rate, dropout): f"experiment=study/{model} optimizer.learning_rate={rate:g} "
-    f"training.dropout={dropout:g} sampling.length=1"
+    (model, rate): f"{study.tuned(model)} optimizer.learning_rate={rate:g}"
     for model in MODELS
     for rate in RATES
-    for dropout in DROPOUTS
 }
 STUDY = Study(
     "tune",
@@ -52,7 +50,7 @@ STUDY = Study(
 )
 
 
-def reached(results: Results, trial: tuple[str, float, float]) -> float:
+def reached(results: Results, trial: tuple[str, float]) -> float:
     """The best validation perplexity of a trial."""
     return min(value for _, value in results[label(*trial)][0].curve("valid/perplexity"))
 
@@ -62,14 +60,17 @@ def write_chosen(results: Results, model: str, folder: Path) -> str:
     trials = [trial for trial in TRIALS if trial[0] == model]
     best = min(trials, key=lambda trial: reached(results, trial))
     comment = COMMENT.format(
+        full=" FULL=1" if study.FULL else "",
         corpus=study.CORPUS.split()[0],
         trials=len(trials),
         perplexity=reached(results, best),
         rates=", ".join(f"{rate:g}" for rate in RATES),
-        dropouts=", ".join(f"{dropout:g}" for dropout in DROPOUTS),
     )
-    words = [f"model={model}", f"optimizer.learning_rate={best[1]:g}"]
-    words += ["experiment=study/_study", f"training.dropout={best[2]:g}"]
+    words = ["experiment=study/_study", f"model={model}", f"optimizer.learning_rate={best[1]:g}"]
+    if model == "transformer":
+        words.append("model.feedforward_size=512")
+    if not study.FULL:
+        words += study.PROFILE.split()
     return overlay.write(folder / f"{model}.yaml", comment, words)
 
 
@@ -82,7 +83,7 @@ def tune(extra: list[str]) -> int:
         print(f"tune: {failure.reason}", file=sys.stderr)
         return failure.code or FAILED
     for model in MODELS:
-        print(write_chosen(results[STUDY.name], model, CONF / OVERLAYS / "study"))
+        print(write_chosen(results[STUDY.name], model, CONF / OVERLAYS / study.CHOSEN))
     print(f"tune: {time.monotonic() - start:.0f} s")
     return 0
 

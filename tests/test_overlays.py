@@ -217,7 +217,11 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
 OURS = {
     "recall",
     "penn_treebank/tied",
-    *(f"study/{model}" for model in ("rnn", "lstm", "gru", "transformer")),
+    *(
+        f"study/{text}{model}"
+        for text in ("", "news/")
+        for model in ("rnn", "lstm", "gru", "transformer")
+    ),
 }
 """Overlays that no document publishes."""
 

@@ -23,7 +23,7 @@ class Trial:
 
 
 def test_every_model_has_the_same_trials() -> None:
-    assert len(set(Counter(model for model, _, _ in tune.TRIALS).values())) == 1
+    assert len(set(Counter(model for model, _ in tune.TRIALS).values())) == 1
 
 
 def test_the_overlay_has_the_trial_with_the_least_validation_perplexity(
@@ -32,11 +32,10 @@ def test_the_overlay_has_the_trial_with_the_least_validation_perplexity(
     results: Any = {
         tune.label(*trial): [Trial(100.0 + number)] for number, trial in enumerate(tune.TRIALS)
     }
-    results[tune.label("gru", 8e-3, 0.1)] = [Trial(50.0)]
+    results[tune.label("gru", 8e-3)] = [Trial(50.0)]
     text = tune.write_chosen(results, "gru", tmp_path)
     overlay = yaml.safe_load((tmp_path / "gru.yaml").read_text())
     assert float(overlay["optimizer"]["learning_rate"]) == 8e-3
-    assert overlay["training"] == {"dropout": 0.1}
     assert {"override /model": "gru"} in overlay["defaults"]
     assert overlay["defaults"][0] == "/experiment/study/_study"
     assert "50.0" in text
