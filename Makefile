@@ -41,7 +41,7 @@ sweep: setup ## train each cell at two sizes, in parallel: make sweep OVERRIDES=
 reproduce: setup ## run the studies and write report/index.html: make reproduce FULL=1 STUDIES="cells zipf"
 	STUDIES="$(STUDIES)" $(BIN)/python -m experiments.reproduce $(OVERRIDES)
 
-tune: setup ## choose learning rate and dropout of each cell for the studies: make tune FULL=1
+tune: setup ## choose the learning rate of each model for the studies: make tune FULL=1
 	$(BIN)/python -m experiments.tune $(OVERRIDES)
 
 bench: setup ## time ours against other ways: make bench ROWS="lab scoring" PEER=FOLDER PENN_TREEBANK=FOLDER
