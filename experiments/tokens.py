@@ -22,6 +22,11 @@ def answer(results: Results) -> Answer:
     bits = study.measures(results, TOKENS, BITS)
     word, character = results["word"], results["character"]
     steps = character[0].value(COUNT) / word[0].value(COUNT)
+    unknown = number(100 * word[0].value(UNKNOWN), [word[0].run_id])
+    compared = study.joined(
+        verdict((a, b), bits[a], bits[b], form=".2f")
+        for a, b in (("word", "subword"), ("subword", "character"))
+    )
     return Answer(
         [
             sentence(
@@ -30,7 +35,7 @@ def answer(results: Results) -> Answer:
                 "characters give a list of {} entries, {}% unknown, and a sequence {} times as "
                 "long.",
                 study.param(word, "data.vocabulary_size"),
-                number(100 * word[0].value(UNKNOWN), [word[0].run_id]),
+                unknown,
                 study.param(character, "data.vocabulary_size"),
                 number(100 * character[0].value(UNKNOWN), [character[0].run_id]),
                 number(steps, [word[0].run_id, character[0].run_id]),
@@ -38,10 +43,7 @@ def answer(results: Results) -> Answer:
             sentence(
                 "Perplexities count different symbols here and must not be compared; bits per "
                 "character may be: {}.",
-                study.joined(
-                    verdict((a, b), bits[a], bits[b], form=".2f")
-                    for a, b in (("word", "subword"), ("subword", "character"))
-                ),
+                compared,
             ),
             sentence(
                 "One advantage remains to a model with unknown tokens: it predicts only that a "
@@ -72,11 +74,9 @@ def answer(results: Results) -> Answer:
             ),
         ],
         found=sentence(
-            "bits per character: {}.",
-            study.joined(
-                verdict((a, b), bits[a], bits[b], form=".2f")
-                for a, b in (("word", "subword"), ("subword", "character"))
-            ),
+            "bits per character: {} (words have {}% unknown, which are never spelled).",
+            compared,
+            unknown,
         ),
     )
 

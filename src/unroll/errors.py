@@ -86,6 +86,11 @@ def require_one_of(key: str, given: str, allowed: Iterable[str]) -> None:
         raise Refused(unknown(key, given, allowed))
 
 
+def require_share(key: str, value: float) -> None:
+    """Raise ``Refused`` unless ``value`` is a share that leaves something."""
+    require(0 <= value < 1, f"{key}={value}: must be at least 0 and below 1")
+
+
 _hints: list[tuple[str, re.Pattern[str], str]] = []
 
 

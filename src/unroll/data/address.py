@@ -21,9 +21,14 @@ RANDOM_ACCESS = ".parquet"
 VERSIONS = ("ETag", "etag", "Last-Modified", "mtime")
 
 
+def is_address(place: str) -> bool:
+    """Whether a place is an address, not a path."""
+    return "://" in place
+
+
 def file_at(place: str) -> Path | Address:
     """The file at a path or an address."""
-    return Address(place) if "://" in place else Path(place)
+    return Address(place) if is_address(place) else Path(place)
 
 
 class Address:

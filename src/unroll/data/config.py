@@ -6,7 +6,7 @@ import codecs
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unroll.errors import Refused, require, require_one_of
+from unroll.errors import Refused, require, require_one_of, require_share
 from unroll.registry import register, register_schema
 
 MOST_SHARDS = 256
@@ -148,8 +148,7 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         for key in ("valid_fraction", "test_fraction"):
-            share = getattr(self, key)
-            require(0 <= share < 1, f"data.{key}={share} must be at least 0 and below 1")
+            require_share(f"data.{key}", getattr(self, key))
         require(
             self.valid_fraction + self.test_fraction < 1,
             f"data.valid_fraction={self.valid_fraction} and data.test_fraction="

@@ -18,7 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
-from unroll.data.address import BLOCK, Address
+from unroll.data.address import BLOCK, Address, is_address
 from unroll.errors import QUOTED, Refused, bounded, first_line, require
 
 File = Path | Address
@@ -36,7 +36,7 @@ def expand(path: str, key: str) -> Sequence[File]:
     Raises:
         Refused: there are none.
     """
-    if "://" in path:
+    if is_address(path):
         return [Address(path)]
     if any(sign in path for sign in "*?[") and not Path(path).exists():
         found = [Path(name) for name in glob.glob(path, recursive=True)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-from unroll.errors import require, require_one_of
+from unroll.errors import require, require_one_of, require_share
 from unroll.registry import register
 
 LANGUAGE_MODEL = "unroll.models.language_model:LanguageModel"
@@ -118,11 +118,6 @@ class AdaptiveSoftmaxConfig(SoftmaxConfig):
         return replace(self, cutoffs=cutoffs)
 
 
-def require_share(key: str, value: float) -> None:
-    """Refuse a share of values to drop that is not one."""
-    require(0 <= value < 1, f"model.{key}={value}: must be at least 0 and below 1")
-
-
 @register("model/softmax", "mixture", builds="unroll.models.mixture_softmax:MixtureSoftmax")
 @dataclass(frozen=True)
 class MixtureSoftmaxConfig(SoftmaxConfig):
@@ -178,7 +173,7 @@ class NeuralConfig(ModelConfig):
             value = getattr(self, key)
             require(value >= 1, f"model.{key}={value}: must be at least 1")
         for key in ("dropout", "embedding_dropout", "output_dropout", "word_dropout"):
-            require_share(key, getattr(self, key))
+            require_share(f"model.{key}", getattr(self, key))
         require_one_of("model.dropout_mask", self.dropout_mask, DROPOUT_MASKS)
         width = self.output_size
         require(
@@ -249,7 +244,7 @@ class RecurrentConfig(NeuralConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_share("weight_dropout", self.weight_dropout)
+        require_share("model.weight_dropout", self.weight_dropout)
         for key in ("layer_norm", "residual"):
             require(
                 not getattr(self, key) or self.layers > 1,

@@ -19,6 +19,7 @@ import torch
 
 from unroll import processes
 from unroll.config import Config, fingerprint, flat
+from unroll.data.address import is_address
 from unroll.data.config import CorpusConfig
 from unroll.data.corpus import Corpus
 from unroll.data.token_stream import Encoded
@@ -152,7 +153,7 @@ def data_input(data: CorpusConfig, encoded: Encoded) -> DataInput:
 
 def absolute(path: str) -> str:
     """A path that can be read from any folder; an address stays as it is."""
-    return path if "://" in path else os.path.abspath(path)
+    return path if is_address(path) else os.path.abspath(path)
 
 
 def require_empty(directory: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unroll.errors import register_hint, require, require_one_of
+from unroll.errors import register_hint, require, require_one_of, require_share
 from unroll.registry import register, register_schema
 
 EMBEDDING_ROWS = ("all", "touched")
@@ -83,10 +83,7 @@ class EMAConfig(AveragingConfig):
     """Factor of a step's share with every later step."""
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.decay < 1,
-            f"training.averaging.decay={self.decay}: must be at least 0 and below 1",
-        )
+        require_share("training.averaging.decay", self.decay)
 
 
 @register("training/averaging", "triggered", builds="unroll.training.averaging:Triggered")
@@ -176,19 +173,14 @@ class TrainingConfig:
                 f"training.{key}={value}: must be above 0 and finite (or null for none)",
             )
         require_one_of("training.non_finite", self.non_finite, ("stop", "skip"))
-        for key in ("dropout", "weight_dropout", "word_dropout"):
-            share = getattr(self, key)
-            require(0 <= share < 1, f"training.{key}={share}: must be at least 0 and below 1")
+        for key in ("dropout", "weight_dropout", "word_dropout", "min_gain"):
+            require_share(f"training.{key}", getattr(self, key))
         for key in ("activation_regularization", "temporal_activation_regularization"):
             weight = getattr(self, key)
             require(
                 0 <= weight < math.inf,
                 f"training.{key}={weight}: must be at least 0 and finite",
             )
-        require(
-            0 <= self.min_gain < 1,
-            f"training.min_gain={self.min_gain}: must be at least 0 and below 1",
-        )
         require(
             self.patience is None or self.patience >= 1,
             f"training.patience={self.patience}: must be at least 1 validation (or null for never)",
@@ -298,8 +290,7 @@ class AdaptiveConfig(OptimizerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for key in ("beta1", "beta2"):
-            value = getattr(self, key)
-            require(0 <= value < 1, f"optimizer.{key}={value}: must be at least 0 and below 1")
+            require_share(f"optimizer.{key}", getattr(self, key))
 
 
 @register("optimizer", "adam", builds="unroll.training.optimizers:adam")
@@ -342,10 +333,7 @@ class SGDConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            0 <= self.momentum < 1,
-            f"optimizer.momentum={self.momentum}: must be at least 0 and below 1",
-        )
+        require_share("optimizer.momentum", self.momentum)
 
     @property
     def row_sparse(self) -> bool:
