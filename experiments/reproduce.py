@@ -59,7 +59,7 @@ FULL_PROFILE = (
     "the full profile: 95 articles of Wikipedia, 616,000 subwords to learn from, four epochs; "
     "tokens are compared on 40 of them, losses are followed past their minimum on 30, windows of "
     "one target are learned from two and tested on two; make tune FULL=1 chose the learning rate "
-    "of each model on this text, from the same four and with one seed"
+    "on this text with one seed, of each cell from the same four, of the Transformer from three"
 )
 STUDIES: dict[str, Study] = {
     study.name: study
