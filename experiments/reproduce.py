@@ -57,8 +57,7 @@ QUICK_PROFILE = (
 )
 FULL_PROFILE = (
     "the full profile: 95 articles of Wikipedia, 616,000 subwords to learn from, four epochs; "
-    "tokens are compared on 40 of them, losses are followed past their minimum on 30, windows of "
-    "one target are learned from two and tested on two; make tune FULL=1 chose the learning rate "
+    "a section says where it learns from fewer articles; make tune FULL=1 chose the learning rate "
     "on this text with one seed, of each cell from the same four, of the Transformer from three"
 )
 STUDIES: dict[str, Study] = {

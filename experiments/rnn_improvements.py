@@ -22,7 +22,7 @@ from unroll.report.verdict import verdict
 BASELINE, ALL = "the lab's RNN", "all together"
 LSTM = "LSTM, all together"
 WINDOW = 20
-LIMIT = 2 if study.FULL else 40
+LIMIT = 2 if study.FULL else 30
 LAB = (
     f"{study.PROFILE} "
     f"data.limit={LIMIT} data/batching=windows "
@@ -131,7 +131,8 @@ def answer(results: Results) -> Answer:
                 verdict((ADDED, ALL), test[ADDED], test[ALL]),
             ),
             sentence(
-                "All learn from the same {} articles, {} tokens an epoch. A window has one target, "
+                "All learn from the same {} articles, {} tokens an epoch, and are tested on as many "
+                "articles. A window has one target, "
                 "the token after it; in sequence every token is one, so that a step of the "
                 "recurrence gives {} times as many targets.",
                 LIMIT,

@@ -69,8 +69,8 @@ def answer(results: Results) -> Answer:
                     Column("bits per character", BITS, ".3f"),
                     study.PARAMETERS,
                 ],
-                f"An LSTM of {study.setting(word, 'model.hidden_size')} units. The perplexities "
-                "are not comparable with each other.",
+                f"An LSTM of {study.setting(word, 'model.hidden_size')} units that learned from "
+                f"{LIMIT} articles. The perplexities are not comparable with each other.",
             ),
         ],
         found=sentence(
@@ -81,9 +81,10 @@ def answer(results: Results) -> Answer:
     )
 
 
-BASE = f"{study.CORPUS} {study.TUNED['LSTM']}"
+LIMIT = 40 if study.FULL else 150
+"""Articles: there are as many characters as subwords three times over, and each costs a step."""
 STUDY = Study(
     "tokens",
-    study.grid(f"{BASE} data.limit=40" if study.FULL else BASE, TOKENS),
+    study.grid(f"{study.CORPUS} {study.TUNED['LSTM']} data.limit={LIMIT}", TOKENS),
     (Question("tokens", "Why tokens?", "Why split text into tokens?", answer, lab=1),),
 )

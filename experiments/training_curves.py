@@ -19,8 +19,10 @@ from unroll.report.verdict import verdict
 
 LOSS = "train/loss"
 FREE = {cell: f"{cell} without dropout" for cell in ("RNN", "LSTM")}
-BASE = f"{cells.BASE} data.limit=30" if study.FULL else cells.BASE
-"""Less text is overfitted sooner."""
+LIMIT = 30 if study.FULL else None
+"""Articles; fewer of them are overfitted sooner."""
+BASE = cells.BASE if LIMIT is None else f"{cells.BASE} data.limit={LIMIT}"
+PART = "" if LIMIT is None else f", on {LIMIT} articles"
 PAST = "training.dropout=0 training.patience=3 training.epochs=12 optimizer/schedule=constant"
 """Three epochs past the best one, at one learning rate."""
 
@@ -83,7 +85,7 @@ def answer(results: Results) -> Answer:
             plots.curves(
                 "training_curves_overfitting",
                 "Mean training loss of each epoch, with dropout on where there is any, and "
-                "validation loss after it, a line for each seed.",
+                f"validation loss after it{PART}, a line for each seed.",
                 [
                     Panel(
                         "epochs",
@@ -104,7 +106,7 @@ def answer(results: Results) -> Answer:
             ),
             study.drawn_curves(
                 "training_curves",
-                "Training loss and gradient norm, a line for each seed.",
+                f"Training loss and gradient norm{PART}, a line for each seed.",
                 results,
                 CELLS,
                 {"training loss (nats)": LOSS, "largest gradient norm": "grad_norm_max"},
