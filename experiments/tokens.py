@@ -15,6 +15,8 @@ TOKENS = {
     "subword": f"{study.TOKENIZER} {LOWER}",
     "character": f"data/tokenizer=character {LOWER}",
 }
+LIMIT = 40 if study.FULL else 150
+"""Articles. A text has three times as many characters as subwords, and each costs a step."""
 BITS, COUNT, UNKNOWN = "test/bits_per_character", "test/tokens", "test/unknown_rate"
 
 
@@ -69,8 +71,9 @@ def answer(results: Results) -> Answer:
                     Column("bits per character", BITS, ".3f"),
                     study.PARAMETERS,
                 ],
-                f"An LSTM of {study.setting(word, 'model.hidden_size')} units that learned from "
-                f"{LIMIT} articles. The perplexities are not comparable with each other.",
+                f"An LSTM of {study.setting(word, 'model.hidden_size')} units, given the first "
+                f"{LIMIT} articles of the training text. The perplexities are not comparable with "
+                "each other.",
             ),
         ],
         found=sentence(
@@ -81,10 +84,9 @@ def answer(results: Results) -> Answer:
     )
 
 
-LIMIT = 40 if study.FULL else 150
-"""Articles: there are as many characters as subwords three times over, and each costs a step."""
 STUDY = Study(
     "tokens",
     study.grid(f"{study.CORPUS} {study.TUNED['LSTM']} data.limit={LIMIT}", TOKENS),
     (Question("tokens", "Why tokens?", "Why split text into tokens?", answer, lab=1),),
+    constants=("data.limit",),
 )
