@@ -52,14 +52,14 @@ from unroll.tracking.source import git_commit
 QUICK_PROFILE = (
     "the quick profile: 300 + 50 news articles (data=lee_news), 90,000 subwords to learn from; the "
     "validation split is of the same 300 articles, the test split is the other 50, so that their "
-    "perplexities differ; make reproduce FULL=1 has seven times as much text; make tune chose the "
-    "learning rate of each model on this text, with one seed"
+    "perplexities differ; a section says where it learns from fewer articles; make reproduce "
+    "FULL=1 has seven times as much text; make tune chose the learning rate of each model on this "
+    "text, with one seed"
 )
 FULL_PROFILE = (
     "the full profile: 95 articles of Wikipedia, 616,000 subwords to learn from, four epochs; "
-    "tokens are compared on 40 of them, losses are followed past their minimum on 30, windows of "
-    "one target are learned from two and tested on two; make tune FULL=1 chose the learning rate "
-    "of each model on this text, from the same four and with one seed"
+    "a section says where it learns from fewer articles; make tune FULL=1 chose the learning rate "
+    "on this text with one seed, of each cell from the same four, of the Transformer from three"
 )
 STUDIES: dict[str, Study] = {
     study.name: study

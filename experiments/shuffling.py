@@ -12,11 +12,8 @@ from experiments.study import TEST, Column, Question, Results, Study
 from unroll.report.page import Answer, sentence
 from unroll.report.verdict import verdict
 
-WINDOW = (
-    "data.limit=2 data.batching.length=50"
-    if study.FULL
-    else "data.limit=30 data.batching.length=35"
-)
+LIMIT = 2 if study.FULL else 30
+WINDOW = f"data.limit={LIMIT} data.batching.length={50 if study.FULL else 35}"
 """A window costs as many steps as it has tokens, and has one target, so a part of the text has to
 do."""
 LSTM = f"{cells.BASE} {study.TUNED['LSTM']}"
@@ -35,8 +32,10 @@ def answer(results: Results) -> Answer:
         [
             sentence(
                 "Neighbouring windows share all but one of their tokens, so an unshuffled batch is "
-                "nearly the same example {} times. Test perplexity: {}.",
+                "nearly the same example {} times. Both are given the first {} articles of the "
+                "training text and of the test text. Test perplexity: {}.",
                 study.setting(results[mixed], "data.batching.batch_size"),
+                LIMIT,
                 verdict((ordered, mixed), test[ordered], test[mixed]),
             ),
             sentence(
@@ -49,8 +48,8 @@ def answer(results: Results) -> Answer:
             study.drawn_curves(
                 "shuffling_loss",
                 "Loss on windows of "
-                f"{study.setting(results[mixed], 'data.batching.length')} tokens, shuffled and in "
-                "order, a line for each seed.",
+                f"{study.setting(results[mixed], 'data.batching.length')} tokens from {LIMIT} "
+                "articles, shuffled and in order, a line for each seed.",
                 results,
                 WINDOWS,
                 study.LOSSES,
@@ -91,4 +90,5 @@ STUDY = Study(
             lab=3,
         ),
     ),
+    constants=("data.limit",),
 )

@@ -30,7 +30,7 @@ def tuned(model: str) -> str:
 
 
 CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
-TUNED = {cell: tuned(words.removeprefix("model=")) for cell, words in CELLS.items()}
+TUNED = {cell: tuned(cell.lower()) for cell in CELLS}
 CORPUS = "data=wikipedia" if FULL else "data=lee_news data.batching.batch_size=8 training.epochs=6"
 """The text of the profile: six hundred thousand subwords, or a seventh of that, which a training
 reads six times."""

@@ -15,6 +15,8 @@ TOKENS = {
     "subword": f"{study.TOKENIZER} {LOWER}",
     "character": f"data/tokenizer=character {LOWER}",
 }
+LIMIT = 40 if study.FULL else 150
+"""Articles. A text has three times as many characters as subwords, and each costs a step."""
 BITS, COUNT, UNKNOWN = "test/bits_per_character", "test/tokens", "test/unknown_rate"
 
 
@@ -22,6 +24,11 @@ def answer(results: Results) -> Answer:
     bits = study.measures(results, TOKENS, BITS)
     word, character = results["word"], results["character"]
     steps = character[0].value(COUNT) / word[0].value(COUNT)
+    unknown = number(100 * word[0].value(UNKNOWN), [word[0].run_id])
+    compared = study.joined(
+        verdict((a, b), bits[a], bits[b], form=".2f")
+        for a, b in (("word", "subword"), ("subword", "character"))
+    )
     return Answer(
         [
             sentence(
@@ -30,7 +37,7 @@ def answer(results: Results) -> Answer:
                 "characters give a list of {} entries, {}% unknown, and a sequence {} times as "
                 "long.",
                 study.param(word, "data.vocabulary_size"),
-                number(100 * word[0].value(UNKNOWN), [word[0].run_id]),
+                unknown,
                 study.param(character, "data.vocabulary_size"),
                 number(100 * character[0].value(UNKNOWN), [character[0].run_id]),
                 number(steps, [word[0].run_id, character[0].run_id]),
@@ -38,10 +45,7 @@ def answer(results: Results) -> Answer:
             sentence(
                 "Perplexities count different symbols here and must not be compared; bits per "
                 "character may be: {}.",
-                study.joined(
-                    verdict((a, b), bits[a], bits[b], form=".2f")
-                    for a, b in (("word", "subword"), ("subword", "character"))
-                ),
+                compared,
             ),
             sentence(
                 "One advantage remains to a model with unknown tokens: it predicts only that a "
@@ -67,23 +71,22 @@ def answer(results: Results) -> Answer:
                     Column("bits per character", BITS, ".3f"),
                     study.PARAMETERS,
                 ],
-                f"An LSTM of {study.setting(word, 'model.hidden_size')} units. The perplexities "
-                "are not comparable with each other.",
+                f"An LSTM of {study.setting(word, 'model.hidden_size')} units, given the first "
+                f"{LIMIT} articles of the training text. The perplexities are not comparable with "
+                "each other.",
             ),
         ],
         found=sentence(
-            "bits per character: {}.",
-            study.joined(
-                verdict((a, b), bits[a], bits[b], form=".2f")
-                for a, b in (("word", "subword"), ("subword", "character"))
-            ),
+            "bits per character: {} (words have {}% unknown, which are never spelled).",
+            compared,
+            unknown,
         ),
     )
 
 
-BASE = f"{study.CORPUS} {study.TUNED['LSTM']}"
 STUDY = Study(
     "tokens",
-    study.grid(f"{BASE} data.limit=40" if study.FULL else BASE, TOKENS),
+    study.grid(f"{study.CORPUS} {study.TUNED['LSTM']} data.limit={LIMIT}", TOKENS),
     (Question("tokens", "Why tokens?", "Why split text into tokens?", answer, lab=1),),
+    constants=("data.limit",),
 )

@@ -1,6 +1,6 @@
 """Question 6 of the lab: how do the training losses of RNN and LSTM move, and why?
 
-The cells as ``cells`` trains them, in the full profile on a third of the text; and the same without
+The cells as ``cells`` trains them, in the full profile on fewer articles; and the same without
 dropout, past the end of learning.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 
 from experiments import cells, study
-from experiments.study import CELLS, Column, Question, Results, Study
+from experiments.study import TUNED, Column, Question, Results, Study
 from unroll.report import plots
 from unroll.report.figures import Points
 from unroll.report.page import Answer, sentence, shown
@@ -18,33 +18,35 @@ from unroll.report.runs import Record
 from unroll.report.verdict import verdict
 
 LOSS = "train/loss"
-FREE = {cell: f"{cell} without dropout" for cell in ("RNN", "LSTM")}
-BASE = f"{cells.BASE} data.limit=30" if study.FULL else cells.BASE
-"""Less text is overfitted sooner."""
+PAIR = ("RNN", "LSTM")
+FREE = {cell: f"{cell} without dropout" for cell in PAIR}
+LIMIT = 30 if study.FULL else None
+"""Articles; fewer of them are overfitted sooner."""
+BASE = cells.BASE if LIMIT is None else f"{cells.BASE} data.limit={LIMIT}"
+PART = "" if LIMIT is None else f", on the first {LIMIT} articles"
 PAST = "training.dropout=0 training.patience=3 training.epochs=12 optimizer/schedule=constant"
 """Three epochs past the best one, at one learning rate."""
 
 
 def answer(results: Results) -> Answer:
     early, end, norm, train, valid = (
-        study.measures(results, CELLS, figure)
+        study.measures(results, PAIR, figure)
         for figure in (_early, _end, _largest_norm, "train/epoch_loss", "valid/loss")
     )
-    pair = ("RNN", "LSTM")
     best, last = (
-        study.measures(results, [*pair, *FREE.values()], figure)
+        study.measures(results, [*PAIR, *FREE.values()], figure)
         for figure in (_best_valid, _last_valid)
     )
 
     def compared(found: dict, better: str = "lower", form: str = ".2f") -> object:  # type: ignore[type-arg]
-        return verdict(pair, found["RNN"], found["LSTM"], better, form)
+        return verdict(PAIR, found["RNN"], found["LSTM"], better, form)
 
     return Answer(
         [
             sentence(
                 "The training loss of the RNN is {} nats a tenth of the way and {} nats at the "
-                "end, that of the LSTM {} and {}.",
-                *(shown(found[cell], ".2f") for cell in pair for found in (early, end)),
+                f"end, that of the LSTM {{}} and {{}}{PART}.",
+                *(shown(found[cell], ".2f") for cell in PAIR for found in (early, end)),
             ),
             sentence("A tenth of the way, {}. At the end, {}.", compared(early), compared(end)),
             sentence(
@@ -60,22 +62,23 @@ def answer(results: Results) -> Answer:
                 "its end with dropout off.",
                 *(
                     verdict(("validation", "training"), valid[cell], train[cell], "neither", ".2f")
-                    for cell in pair
+                    for cell in PAIR
                 ),
             ),
             sentence(
-                "Without dropout, the validation loss of the last epoch compared with its minimum: "
-                "for the RNN, {}; for the LSTM, {}. The minimum with dropout compared with that "
-                "without: for the RNN, {}; for the LSTM, {}.",
+                "Without dropout, at one learning rate and for up to twelve epochs, the validation "
+                "loss of the last epoch compared with its minimum: for the RNN, {}; for the LSTM, "
+                "{}. The minimum with dropout compared with that without: for the RNN, {}; for the "
+                "LSTM, {}.",
                 *(
                     verdict(
                         ("the last", "the minimum"), last[FREE[cell]], best[FREE[cell]], form=".2f"
                     )
-                    for cell in pair
+                    for cell in PAIR
                 ),
                 *(
                     verdict(("with", "without"), best[cell], best[FREE[cell]], form=".2f")
-                    for cell in pair
+                    for cell in PAIR
                 ),
             ),
         ],
@@ -83,7 +86,7 @@ def answer(results: Results) -> Answer:
             plots.curves(
                 "training_curves_overfitting",
                 "Mean training loss of each epoch, with dropout on where there is any, and "
-                "validation loss after it, a line for each seed.",
+                f"validation loss after it{PART}, a line for each seed.",
                 [
                     Panel(
                         "epochs",
@@ -97,22 +100,22 @@ def answer(results: Results) -> Answer:
                         },
                         label,
                     )
-                    for label in (*pair, *FREE.values())
+                    for label in (*PAIR, *FREE.values())
                 ],
                 columns=2,
                 width=4.2,
             ),
             study.drawn_curves(
                 "training_curves",
-                "Training loss and gradient norm, a line for each seed.",
+                f"Training loss and gradient norm{PART}, a line for each seed.",
                 results,
-                CELLS,
+                PAIR,
                 {"training loss (nats)": LOSS, "largest gradient norm": "grad_norm_max"},
             ),
             study.table(
                 "cell",
                 results,
-                CELLS,
+                PAIR,
                 [
                     Column("loss a tenth of the way", _early, ".3f"),
                     Column("loss at the end", _end, ".3f"),
@@ -120,11 +123,11 @@ def answer(results: Results) -> Answer:
                     Column("validation loss", "valid/loss", ".3f"),
                     Column("largest gradient norm", _largest_norm, ".2f"),
                 ],
-                "Nats per token. The end is the mean of the last five points.",
+                f"Nats per token{PART}. The end is the mean of the last five points.",
             ),
         ],
         found=sentence(
-            "training loss in nats a tenth of the way: {}; at the end: {}.",
+            f"training loss in nats{PART}, a tenth of the way: {{}}; at the end: {{}}.",
             compared(early),
             compared(end),
         ),
@@ -159,8 +162,8 @@ def _largest_norm(record: Record) -> float:
 STUDY = Study(
     "training_curves",
     (
-        *study.grid(BASE, study.TUNED),
-        *study.grid(BASE, {label: f"{study.TUNED[cell]} {PAST}" for cell, label in FREE.items()}),
+        *study.grid(BASE, {cell: TUNED[cell] for cell in PAIR}),
+        *study.grid(BASE, {label: f"{TUNED[cell]} {PAST}" for cell, label in FREE.items()}),
     ),
     (
         Question(

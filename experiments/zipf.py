@@ -156,8 +156,9 @@ def _shape(record: Record, result: dict[str, Any], train: dict[str, Any]) -> lis
     ten = sum(item["count"] for item in train["most_frequent"]) / train["tokens"]
     return [
         sentence(
-            "{} training documents have {} tokens of {} kinds. Half of the documents have between "
-            "{} and {} tokens; the minimum is {}, the maximum {}, the mean {}.",
+            "{}: {} training documents have {} tokens of {} kinds. Half of the documents have "
+            "between {} and {} tokens; the minimum is {}, the maximum {}, the mean {}.",
+            record.params["data.name"],
             *map(of.count, (train["documents"], train["tokens"], train["types"])),
             *(
                 of.count(lengths[key])
