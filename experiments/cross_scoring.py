@@ -26,6 +26,8 @@ TEMPERATURES = (0.3, 0.5, 0.8, 1.0, 1.2, 1.5)
 PLAIN, LAB, GREEDY = "1.0", "0.8", "greedy"
 MODES = (GREEDY, *map(str, TEMPERATURES))
 PEOPLE, TEST = "people", "test"
+DOCUMENTS = 8 if study.FULL else 16
+"""Documents of the test split that give a beginning: of Wikipedia it has nine."""
 DIVERSITY = ("repetition", "distinct_1", "distinct_2", "distinct_3")
 
 
@@ -41,7 +43,7 @@ def compare(results: Results) -> tuple[Job, ...]:
                 f"task.temperatures=[{','.join(map(str, TEMPERATURES))}]",
                 "sampling.prefix=null",
                 "sampling.prefix_length=10",
-                "sampling.prefix_documents=16",
+                f"sampling.prefix_documents={DOCUMENTS}",
                 "sampling.samples=1",
                 "sampling.length=50",
                 "evaluation.protocol=document",

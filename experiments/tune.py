@@ -26,8 +26,6 @@ from unroll.folders import CONF, OVERLAYS
 MODELS = ("rnn", "lstm", "gru", "transformer")
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
 SEED = 1
-FEEDFORWARD = "model.feedforward_size=512"
-"""Four times the width, of a Transformer."""
 COMMENT = """\
 Chosen by `make tune{full}` on {corpus}: the best of {trials} trials by validation
 perplexity, {perplexity:.1f}; learning rates {rates}."""
@@ -40,7 +38,6 @@ def label(model: str, rate: float) -> str:
 
 TRIALS = {
     (model, rate): f"{study.tuned(model)} optimizer.learning_rate={rate:g}"
-    + (f" {FEEDFORWARD}" if model == "transformer" else "")
     for model in MODELS
     for rate in RATES
 }
@@ -71,7 +68,8 @@ def write_chosen(results: Results, model: str, folder: Path) -> str:
     )
     words = ["experiment=study/_study", f"model={model}", f"optimizer.learning_rate={best[1]:g}"]
     if model == "transformer":
-        words.append(FEEDFORWARD)
+        (run,) = results[label(*best)]
+        words.append(f"model.feedforward_size={run.params['model.feedforward_size']}")
     if not study.FULL:
         words += study.CORPUS.split()
     return overlay.write(folder / f"{model}.yaml", comment, words)

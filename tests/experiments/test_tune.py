@@ -17,6 +17,8 @@ class Trial:
     def __init__(self, best: float) -> None:
         self.best = best
 
+        self.params = {"model.feedforward_size": "512"}
+
     def curve(self, key: str) -> list[tuple[float, float]]:
         assert key == "valid/perplexity"
         return [(1.0, 2 * self.best), (2.0, self.best), (3.0, 3 * self.best)]
@@ -33,9 +35,13 @@ def test_the_overlay_has_the_trial_with_the_least_validation_perplexity(
         tune.label(*trial): [Trial(100.0 + number)] for number, trial in enumerate(tune.TRIALS)
     }
     results[tune.label("gru", 8e-3)] = [Trial(50.0)]
+    results[tune.label("transformer", 2e-3)] = [Trial(60.0)]
     text = tune.write_chosen(results, "gru", tmp_path)
     overlay = yaml.safe_load((tmp_path / "gru.yaml").read_text())
     assert float(overlay["optimizer"]["learning_rate"]) == 8e-3
     assert {"override /model": "gru"} in overlay["defaults"]
     assert overlay["defaults"][0] == "/experiment/study/_study"
     assert "50.0" in text
+    tune.write_chosen(results, "transformer", tmp_path)
+    model = yaml.safe_load((tmp_path / "transformer.yaml").read_text())["model"]
+    assert model == {"feedforward_size": 512}  # as the trials had it
