@@ -46,7 +46,11 @@ def answer(results: Results) -> Answer:
     small, large = of("MB on disk"), of("MB on disk", "float32")
     return Answer(
         [
-            sentence("By test perplexity in eight bits: {}", ranking(of("test perplexity"))),
+            sentence(
+                "By test perplexity in eight bits, here of the beginning of the test text, not of "
+                "the whole of it as in other sections: {}",
+                ranking(of("test perplexity")),
+            ),
             sentence(
                 "By milliseconds a token in eight bits: {}", ranking(of("ms a token"), form=".3f")
             ),
@@ -105,7 +109,8 @@ def answer(results: Results) -> Answer:
             ),
         ],
         found=sentence(
-            "in eight bits, test perplexity: {} Milliseconds a token: {}",
+            "in eight bits, perplexity of the beginning of the test text: {} Milliseconds a token: "
+            "{}",
             ranking(of("test perplexity")),
             ranking(of("ms a token"), form=".3f"),
         ),

@@ -74,7 +74,8 @@ def answer(results: Results) -> Answer:
             plots.curves(
                 "equal_time",
                 "Validation perplexity against seconds of training on one thread, a line for each "
-                "seed; the 5-gram is counted once.",
+                "seed; the 5-gram is counted once. A line ends with its training: what longer "
+                "trainings would reach is not shown.",
                 [
                     Panel(
                         "seconds (log scale)",

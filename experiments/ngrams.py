@@ -215,6 +215,8 @@ def _answer(results: Results, name: str) -> Answer:
                 test,
                 [Column("training perplexity", "train/perplexity", ",.1f"), study.PARAMETERS],
                 "n-grams have no seed; parameters of an n-gram model: the numbers it keeps. "
+                "Training perplexity of a network: that of the last steps of its training, with "
+                "dropout on where there is any. "
                 "Laplace smoothing backs off to single words, as the document prints it; additive "
                 "smoothing adds 1 to the count of every word, seen or not.",
                 {"test perplexity": lambda name: shown(test[name])},

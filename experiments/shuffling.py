@@ -32,8 +32,8 @@ def answer(results: Results) -> Answer:
         [
             sentence(
                 "Neighbouring windows share all but one of their tokens, so an unshuffled batch is "
-                "nearly the same example {} times. Both are given the first {} articles of the "
-                "training text and of the test text. Test perplexity: {}.",
+                "nearly the same example {} times. Both are an LSTM that is given the first {} "
+                "articles of the training text and of the test text. Test perplexity: {}.",
                 study.setting(results[mixed], "data.batching.batch_size"),
                 LIMIT,
                 verdict((ordered, mixed), test[ordered], test[mixed]),

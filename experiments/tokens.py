@@ -6,7 +6,7 @@ from __future__ import annotations
 from experiments import study
 from experiments.study import Column, Question, Results, Study
 from unroll.report import plots
-from unroll.report.page import Answer, number, sentence
+from unroll.report.page import Answer, number, sentence, shown
 from unroll.report.verdict import verdict
 
 LOWER = "data.tokenizer.lower=true"
@@ -77,8 +77,10 @@ def answer(results: Results) -> Answer:
             ),
         ],
         found=sentence(
-            "bits per character: {} (words have {}% unknown, which are never spelled).",
-            compared,
+            "bits per character: {}; words: {}, but {}% of them are unknown and never spelled, so "
+            "that they do not compare.",
+            verdict(("subword", "character"), bits["subword"], bits["character"], form=".2f"),
+            shown(bits["word"], ".2f"),
             unknown,
         ),
     )

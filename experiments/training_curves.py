@@ -52,7 +52,7 @@ def answer(results: Results) -> Answer:
             sentence(
                 "Largest gradient norm before clipping over all steps: {}. The gates of an LSTM "
                 "start half open and have to be learned; the RNN overwrites its whole state at "
-                "each step.",
+                "each step. That this is the reason is not tested here.",
                 compared(norm, "neither"),
             ),
             sentence(
@@ -127,9 +127,11 @@ def answer(results: Results) -> Answer:
             ),
         ],
         found=sentence(
-            f"training loss in nats{PART}, a tenth of the way: {{}}; at the end: {{}}.",
+            f"training loss in nats{PART}, with dropout on, a tenth of the way: {{}}; at the end: "
+            "{}; validation loss: {}.",
             compared(early),
             compared(end),
+            compared(valid),
         ),
     )
 

@@ -77,12 +77,10 @@ def allowed(first: list[float], second: list[float], better: str) -> str:
     gaps = [x - y for x, y in zip(a, b, strict=True)]
     mean = statistics.fmean(gaps)
     if size == 1:
-        decided = False
-    else:
-        three = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))  # of t, two degrees of freedom
-        quantile = {len(SEEDS): three, len(SEEDS + MORE_SEEDS): 2.776445}[size]  # a table of t
-        decided = abs(mean) > quantile * statistics.stdev(gaps) / math.sqrt(size)
-    if not decided:
+        return "are not compared"
+    three = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))  # of t, two degrees of freedom
+    quantile = {len(SEEDS): three, len(SEEDS + MORE_SEEDS): 2.776445}[size]  # a table of t
+    if abs(mean) <= quantile * statistics.stdev(gaps) / math.sqrt(size):
         return "cannot be told apart"
     words = {
         "lower": ("ahead of", "behind"),

@@ -18,6 +18,8 @@ from unroll.report.runs import Measured
 LEVEL = 0.95
 """Confidence level of the intervals, each for its own pair."""
 UNDECIDED = "cannot be told apart"
+UNTESTED = "are not compared"
+"""Where there is no interval."""
 WORDS = {
     "lower": ("ahead of", "behind"),
     "higher": ("behind", "ahead of"),
@@ -48,6 +50,10 @@ class Verdict:
         return below if self.high < 0 else above if self.low > 0 else UNDECIDED
 
     @property
+    def _undecided(self) -> str:
+        return UNTESTED if math.isnan(self.low) else UNDECIDED
+
+    @property
     def margin(self) -> str:
         """The difference and its interval, in words."""
         if math.isnan(self.low):
@@ -66,7 +72,7 @@ class Verdict:
         """A clause: who is ahead of whom, both means, the difference with its interval."""
         first, second = self.names
         if self.relation == UNDECIDED:
-            said = Markup("{} and {} <b>{}</b>").format(first, second, UNDECIDED)
+            said = Markup("{} and {} <b>{}</b>").format(first, second, self._undecided)
         else:
             said = Markup("{} is <b>{}</b> {}").format(first, self.relation, second)
         means = [shown(sample, self.form) for sample in self.samples]
@@ -74,7 +80,8 @@ class Verdict:
 
     def short(self) -> Markup:
         """For a table: the relation and the difference."""
-        return self._span(Markup("<b>{}</b> ({})").format(self.relation, self.margin))
+        relation = self._undecided if self.relation == UNDECIDED else self.relation
+        return self._span(Markup("<b>{}</b> ({})").format(relation, self.margin))
 
     def _span(self, text: Markup) -> Markup:
         first, second = (" ".join(map(repr, sample.values)) for sample in self.samples)
