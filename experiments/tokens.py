@@ -25,7 +25,7 @@ def answer(results: Results) -> Answer:
     word, character = results["word"], results["character"]
     steps = character[0].value(COUNT) / word[0].value(COUNT)
     unknown = number(100 * word[0].value(UNKNOWN), [word[0].run_id])
-    compared = study.joined(
+    coarse, fine = (
         verdict((a, b), bits[a], bits[b], form=".2f")
         for a, b in (("word", "subword"), ("subword", "character"))
     )
@@ -45,7 +45,7 @@ def answer(results: Results) -> Answer:
             sentence(
                 "Perplexities count different symbols here and must not be compared; bits per "
                 "character may be: {}.",
-                compared,
+                study.joined((coarse, fine)),
             ),
             sentence(
                 "One advantage remains to a model with unknown tokens: it predicts only that a "
@@ -79,7 +79,7 @@ def answer(results: Results) -> Answer:
         found=sentence(
             "bits per character: {}; words: {}, but {}% of them are unknown and never spelled, so "
             "that they do not compare.",
-            verdict(("subword", "character"), bits["subword"], bits["character"], form=".2f"),
+            fine,
             shown(bits["word"], ".2f"),
             unknown,
         ),

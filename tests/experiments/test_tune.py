@@ -16,7 +16,6 @@ class Trial:
 
     def __init__(self, best: float) -> None:
         self.best = best
-
         self.params = {"model.feedforward_size": "512"}
 
     def curve(self, key: str) -> list[tuple[float, float]]:

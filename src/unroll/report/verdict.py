@@ -50,8 +50,9 @@ class Verdict:
         return below if self.high < 0 else above if self.low > 0 else UNDECIDED
 
     @property
-    def _undecided(self) -> str:
-        return UNTESTED if math.isnan(self.low) else UNDECIDED
+    def said(self) -> str:
+        """The relation as the page says it: without an interval nothing was compared."""
+        return UNTESTED if math.isnan(self.low) else self.relation
 
     @property
     def margin(self) -> str:
@@ -72,16 +73,15 @@ class Verdict:
         """A clause: who is ahead of whom, both means, the difference with its interval."""
         first, second = self.names
         if self.relation == UNDECIDED:
-            said = Markup("{} and {} <b>{}</b>").format(first, second, self._undecided)
+            clause = Markup("{} and {} <b>{}</b>").format(first, second, self.said)
         else:
-            said = Markup("{} is <b>{}</b> {}").format(first, self.relation, second)
+            clause = Markup("{} is <b>{}</b> {}").format(first, self.said, second)
         means = [shown(sample, self.form) for sample in self.samples]
-        return self._span(Markup("{}: {} and {} ({})").format(said, *means, self.margin))
+        return self._span(Markup("{}: {} and {} ({})").format(clause, *means, self.margin))
 
     def short(self) -> Markup:
         """For a table: the relation and the difference."""
-        relation = self._undecided if self.relation == UNDECIDED else self.relation
-        return self._span(Markup("<b>{}</b> ({})").format(relation, self.margin))
+        return self._span(Markup("<b>{}</b> ({})").format(self.said, self.margin))
 
     def _span(self, text: Markup) -> Markup:
         first, second = (" ".join(map(repr, sample.values)) for sample in self.samples)
