@@ -126,6 +126,7 @@ def peak() -> Iterator[list[int]]:
     finally:
         ended.set()
         thread.join()
+        found.append(held(os.getpid()))
 
 
 def held(process: int) -> int:
