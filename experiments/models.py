@@ -18,7 +18,6 @@ TRANSFORMER_JOBS = study.grid(study.PROFILE, {TRANSFORMER: study.tuned("transfor
 MIXED = {name: f"{name} and 5-gram" for name in (*CELLS, TRANSFORMER)}
 CACHED = "5-gram and cache"
 CACHE = ("evaluation.cache.size=500", "evaluation.cache.theta=0", "evaluation.cache.weight=0.1")
-ADAPTED = "test/adapted/perplexity"
 WHAT = {
     "trigram": "counts, Kneser-Ney smoothing",
     NGRAM: "counts, Kneser-Ney smoothing",
@@ -44,7 +43,8 @@ def adapt(results: Results) -> tuple[Job, ...]:
 
 def figure(results: Results, label: str) -> Measured:
     """Test perplexity of a row; that of a count is exact."""
-    key = ADAPTED if label in (CACHED, *MIXED.values()) else TEST
+    adapted = {CACHED: "cache", **dict.fromkeys(MIXED.values(), "mixture")}
+    key = study.ADAPTED_TEST.format(adapted[label]) if label in adapted else TEST
     return measured(results[label], key, exact=label in (*COUNTED, CACHED))
 
 

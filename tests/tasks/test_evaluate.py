@@ -97,14 +97,19 @@ def test_adapted_and_mixed_scores_are_kept_beside_the_plain_one(
     words += ("evaluation.dynamic.learning_rate=0.002", "evaluation.cache.size=50")
     mixed = f"evaluation.mixture=[{counted['run_id']}]"
     result = do(tmp_path / "fitted", *words, mixed)
-    assert result["protocol"] == "adapted"
+    assert result["protocol"] == "dynamic_and_cache_and_mixture"
     shares = result["mixture_weights"]
     assert sum(shares) == pytest.approx(1)
     assert result["perplexity"] < min(trained["test"]["perplexity"], counted["test"]["perplexity"])
     given = do(tmp_path / "given", *words, mixed, f"evaluation.mixture_weights={shares}")
     assert given["perplexity"] == pytest.approx(result["perplexity"], rel=1e-6)
     run = connect(home / "mlruns").get_run(trained["run_id"])
-    assert run.data.metrics["test/adapted/perplexity"] == pytest.approx(given["perplexity"])
+    of_all = run.data.metrics["test/dynamic_and_cache_and_mixture/perplexity"]
+    assert of_all == pytest.approx(given["perplexity"])
+    alone = do(tmp_path / "alone", *words[:2], "evaluation.cache.size=50")
+    run = connect(home / "mlruns").get_run(trained["run_id"])
+    assert run.data.metrics["test/cache/perplexity"] == pytest.approx(alone["perplexity"])
+    assert run.data.metrics["test/dynamic_and_cache_and_mixture/perplexity"] == of_all
     assert run.data.metrics["test/perplexity"] == pytest.approx(trained["test"]["perplexity"])
 
 

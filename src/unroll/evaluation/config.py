@@ -116,9 +116,15 @@ class EvaluationConfig:
     free_text = ("text",)
 
     @property
-    def adapts(self) -> bool:
-        """Whether a test score has to be taken with an adapted model or a mixture."""
-        return self.dynamic.learning_rate is not None or self.cache.size is not None or self.mixes
+    def adaptation(self) -> str:
+        """What changes the probabilities of a model when a test score is taken, such as
+        ``cache_and_mixture``; empty where nothing does."""
+        parts = {
+            "dynamic": self.dynamic.learning_rate is not None,
+            "cache": self.cache.size is not None,
+            "mixture": self.mixes,
+        }
+        return "_and_".join(name for name, wanted in parts.items() if wanted)
 
     @property
     def mixes(self) -> bool:
@@ -138,7 +144,7 @@ class EvaluationConfig:
             "one before, or null for none",
         )
         require(
-            contexts is None or (self.protocol == "stream" and not self.adapts),
+            contexts is None or (self.protocol == "stream" and not self.adaptation),
             f"evaluation.contexts={contexts} needs evaluation.protocol=stream and a model that "
             "does not adapt: leave out evaluation.dynamic, evaluation.cache and "
             "evaluation.mixture, or set evaluation.contexts=null",
@@ -149,7 +155,7 @@ class EvaluationConfig:
             "none)",
         )
         require(
-            self.protocol == "stream" or not self.adapts,
+            self.protocol == "stream" or not self.adaptation,
             f"evaluation.protocol={self.protocol} does not carry what was read through the split, "
             "as evaluation.dynamic, evaluation.cache and evaluation.mixture need it: set "
             "evaluation.protocol=stream",

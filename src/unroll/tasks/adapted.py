@@ -27,6 +27,8 @@ class Adapted:
 
     score: Score
     weights: list[float]
+    way: str
+    """What adapts: the name of its metrics."""
 
     def figures(self) -> dict[str, Any]:
         """The figures for a result."""
@@ -82,4 +84,4 @@ def adapted_score(
         weights = ensemble.fitted_weights(own()["valid"])
     if others:
         say("shares in the mixture: " + ", ".join(f"{weight:.3f}" for weight in weights))
-    return Adapted(ensemble.score(stream, weights, unknown), weights)
+    return Adapted(ensemble.score(stream, weights, unknown), weights, config.evaluation.adaptation)

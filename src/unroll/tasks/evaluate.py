@@ -35,7 +35,7 @@ def evaluate(
     )
     stream, unknown = encoded.streams[split], trained.vocabulary.unknown
     result: Result = {"task": "evaluate", "run_id": trained.run_id}
-    if config.evaluation.adapts:
+    if config.evaluation.adaptation:
         require_adaptable(trained.model.config, config.evaluation)
         others = mixed_runs(config, trained.tokenizer, trained.vocabulary)
 
@@ -45,7 +45,7 @@ def evaluate(
             return read.streams
 
         adapted = adapted_score(trained.model, others, config, unknown, stream, own)
-        found, way = adapted.score, "adapted"
+        found, way = adapted.score, config.evaluation.adaptation
         result["mixture_weights"] = adapted.weights
     else:
         found = score(trained.model, stream, config.evaluation, unknown)

@@ -190,7 +190,7 @@ def carry_out(
         restore_best(model, directory)
         log_gradient_flow(run, model, encoded, "trained")
         test, adapted = callbacks.score("test"), None
-        if config.evaluation.adapts and "test" in encoded.streams:
+        if config.evaluation.adaptation and "test" in encoded.streams:
             streams = encoded.streams
             adapted = adapted_score(
                 model, others, config, vocabulary.unknown, streams["test"], lambda: streams

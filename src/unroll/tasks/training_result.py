@@ -82,7 +82,7 @@ def final_figures(
     """The metrics that are logged once, at the end."""
     figures: dict[str, float] = {} if test is None else dict(test.figures())
     if adapted is not None:
-        figures |= {f"adapted/{key}": value for key, value in adapted.score.figures().items()}
+        figures |= {f"{adapted.way}/{key}": value for key, value in adapted.score.figures().items()}
     return {
         **{f"test/{key}": float(value) for key, value in figures.items()},
         **{f"speed/{key}": value for key, value in outcome.speed._asdict().items()},
@@ -171,5 +171,5 @@ def show_training(
     if test is not None:
         say(f"test: {figures_line(test)}")
     if adapted is not None:
-        say(f"test, adapted: {figures_line(adapted.score)}")
+        say(f"test with {adapted.way}: {figures_line(adapted.score)}")
     show_samples(samples)
