@@ -28,8 +28,8 @@ length are joined, the shorter ones begin with places that were not."""
 
 LONGEST_WAVE = 10_000
 """The slowest pair of entries turns by 1 / LONGEST_WAVE a token (Vaswani et al. 2017, 3.5)."""
-DEVIATION = 0.02
-"""Standard deviation of weights at the start (Radford et al. 2019)."""
+DEVIATION, OF_WIDTH = 0.02, 768
+"""Standard deviation of weights at the start, and the width that it is of (Radford et al. 2019)."""
 
 
 class Transformer(Layers):
@@ -54,13 +54,15 @@ class Transformer(Layers):
         self.register_buffer("sines", angles.sin(), persistent=False)
 
     def initialize(self, model: nn.Module, tied: nn.Parameter | None) -> None:
-        """Weights as in GPT-2: N(0, 0.02^2), biases 0, and what is added to the residual stream
-        divided by the root of how often something is added (Radford et al. 2019, 2.3)."""
+        """Weights as in GPT-2: N(0, 0.02^2) at its width of 768, else as one over the root of the
+        width, as products are then as large as there; biases 0, and what is added to the residual
+        stream divided by the root of how often something is added (Radford et al. 2019, 2.3)."""
+        deviation = DEVIATION * (OF_WIDTH / self.width) ** 0.5
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
                 added = name.endswith("_out.weight")
                 scale = (2 * self.config.layers) ** -0.5 if added else 1.0
-                nn.init.normal_(parameter, std=DEVIATION * scale)
+                nn.init.normal_(parameter, std=deviation * scale)
             elif "norm" not in name:
                 nn.init.zeros_(parameter)
 
