@@ -12,7 +12,7 @@ from experiments.study import TEST, Column, Question, Results, Study
 from unroll.report.page import Answer, sentence
 from unroll.report.verdict import verdict
 
-LIMIT = 2 if study.FULL else 30
+LIMIT = 2 if study.FULL else 20
 WINDOW = f"data.limit={LIMIT} data.batching.length={50 if study.FULL else 35}"
 """A window costs as many steps as it has tokens, and has one target, so a part of the text has to
 do."""

@@ -31,12 +31,14 @@ def tuned(model: str) -> str:
 
 CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
 TUNED = {cell: tuned(cell.lower()) for cell in CELLS}
-CORPUS = "data=wikipedia" if FULL else "data=lee_news data.batching.batch_size=8 training.epochs=6"
+CORPUS = "data=wikipedia" if FULL else "data=lee_news data.batching.batch_size=8 training.epochs=4"
 """The text of the profile: six hundred thousand subwords, or a seventh of that, which a training
-reads six times."""
+reads four times."""
 TOKENIZER = f"data/tokenizer=subword data.tokenizer.size={4000 if FULL else 2000}"
 PROFILE = f"{CORPUS} {TOKENIZER}"
 TEST = "test/perplexity"
+ADAPTED_TEST = "test/{}/perplexity"
+"""With what adapts, such as ``cache_and_mixture``."""
 LOSSES = {"training loss (nats)": "train/loss", "validation loss (nats)": "valid/loss"}
 
 Results = dict[str, list[Record]]

@@ -24,7 +24,7 @@ from unroll.errors import FAILED
 from unroll.folders import CONF, OVERLAYS
 
 MODELS = ("rnn", "lstm", "gru", "transformer")
-RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
 SEED = 1
 COMMENT = """\
 Chosen by `make tune{full}` on {corpus}: the best of {trials} trials by validation
