@@ -4,30 +4,27 @@ also where two processes ask for them, and timed jobs run alone."""
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import json
 import os
 import platform
-import re
 import shutil
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from joblib import Parallel, delayed
 
-import unroll
 from experiments import estimate
+from experiments.composing import compose_ahead, composed
 from experiments.study import Job, Question, Results, Study, places
 from unroll import sweep
-from unroll.app import compose, dispatch
-from unroll.config import Config, fingerprint, flat, restored
+from unroll.app import dispatch
+from unroll.config import Config, fingerprint, flat
 from unroll.errors import FAILED, explain, first_line, redacted, require
-from unroll.folders import CONF, HOME, write_atomically
+from unroll.folders import HOME
 from unroll.registry import build
 from unroll.report.page import Section
 from unroll.report.runs import Record
@@ -39,7 +36,6 @@ from unroll.tracking.store import FINGERPRINT, all_finished, connect, experiment
 KEY = "job."
 """Begin of the tags of a run that hold the keys of the jobs it serves: the one it was made for, and
 those that scored it later."""
-SEED = re.compile(r"seed=\d+")
 
 
 @dataclass
@@ -130,6 +126,10 @@ class Session:
         results: dict[str, Results],
     ) -> None:
         planned: dict[str, list[Planned]] = {}
+        every_job = [
+            study.with_overrides(job, self.extra) for study in studies for job in jobs[study.name]
+        ]
+        compose_ahead([job.overrides for job in every_job], self.parallel)
         for study in studies:
             with self._guarded(study):
                 planned[study.name] = self._plan(study, jobs[study.name])
@@ -356,45 +356,3 @@ def _section(question: Question, failure: str = "") -> Section:
 def failed_sections(study: Study, failure: Failure) -> list[Section]:
     """The sections of a study without results: the reason in place of each."""
     return [_section(each, failure.reason) for each in study.questions]
-
-
-def composed(words: Sequence[str]) -> Config:
-    """The config of a job: jobs that differ only in the seed are composed once.
-
-    Raises:
-        Refused: as the command line would.
-    """
-    seeds = [int(word.removeprefix("seed=")) for word in words if SEED.fullmatch(word)]
-    if not seeds:
-        return _composed(list(words))
-    config = _composed([*(word for word in words if not SEED.fullmatch(word)), "seed=0"])
-    sampling = config.sampling
-    if sampling.seed == 0:  # it follows, unless the job sets it
-        sampling = replace(sampling, seed=seeds[-1])
-    return replace(config, seed=seeds[-1], sampling=sampling)
-
-
-def _composed(words: list[str]) -> Config:
-    """A config, cached on disk: Hydra takes a third of a second for each, and a report is made of
-    more than fifty."""
-    recipe = repr((words, str(HOME), _schema())).encode()
-    digest = hashlib.blake2b(recipe, digest_size=16)
-    place = HOME / ".cache" / "composed" / f"{digest.hexdigest()}.json"
-    if place.is_file():
-        return restored(json.loads(place.read_text(encoding="utf-8")))
-    config = compose([*words, "threads=1"])
-    text = json.dumps(asdict(config))
-    if text == redacted(text):  # a config with a secret in it is composed each time
-        write_atomically(place, text)
-    return config
-
-
-@functools.cache
-def _schema() -> str:
-    """A hash of everything that decides what an override means."""
-    digest = hashlib.blake2b()
-    package = Path(unroll.__file__).parent
-    sources = [*package.rglob("config.py"), package / "overrides.py", package / "registry.py"]
-    for path in sorted([*CONF.rglob("*.yaml"), *sources]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

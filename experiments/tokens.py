@@ -15,7 +15,7 @@ TOKENS = {
     "subword": f"{study.TOKENIZER} {LOWER}",
     "character": f"data/tokenizer=character {LOWER}",
 }
-LIMIT = 40 if study.FULL else 150
+LIMIT = 40 if study.FULL else 100
 """Articles. A text has three times as many characters as subwords, and each costs a step."""
 BITS, COUNT, UNKNOWN = "test/bits_per_character", "test/tokens", "test/unknown_rate"
 

@@ -101,20 +101,6 @@ def test_two_seeds_are_added_only_where_three_do_not_tell_the_models_apart(
     assert {job.label for job in jobs} <= {"a", "b"}
 
 
-def test_jobs_that_differ_only_in_the_seed_are_composed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[list[str]] = []
-    monkeypatch.setattr(running, "HOME", tmp_path)
-    monkeypatch.setattr(running, "compose", lambda words: asked.append(words) or compose(words))
-    for seeds in (["seed=1"], ["seed=2"], ["seed=1", "seed=3"]):
-        words = ["experiment=study/gru", *seeds, "data.limit=30"]
-        assert running.composed(words) == compose([*words, "threads=1"])
-    assert len(asked) == 1
-    with pytest.raises(Refused, match="seed=-1"):
-        running.composed(["seed=-1"])
-
-
 def test_a_study_runs_once_and_links_every_number_to_its_runs(tmp_path: Path) -> None:
     study = Study("cells", cells.STUDY.jobs, cells.STUDY.questions)
     extra = [*SMALL[:-2], "sampling.length=3", "training.epochs=1", *places(tmp_path)]
