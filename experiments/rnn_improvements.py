@@ -1,7 +1,7 @@
 """Question 10 of the lab: if it must be the RNN, what in the code can be improved?
 
 The lab's RNN, narrower; then one change at a time, all of them, and all but one; each trained until
-an epoch brings hardly anything. The lab's LSTM with all changes says how far there is to go.
+epochs bring hardly anything. The lab's LSTM with all changes says how far there is to go.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ BASELINE, ALL = "the lab's RNN", "all together"
 LSTM = "LSTM, all together"
 WHOLE = Measured((100.0,), exact=True)
 LIMIT, WINDOW, UNITS, RATE = (2, 20, 128, "4e-3") if study.FULL else (60, 10, 64, "8e-3")
-GAIN = 0.03
-"""What an epoch has to take off the validation perplexity, or it is the last."""
+GAIN = 0.02
+"""What one of two epochs has to take off the validation perplexity, or they are the last. With one
+epoch and 3% dropout seemed to do harm: its trainings ended after five epochs instead of 27."""
 LAB = (
     f"{study.PROFILE} "
     f"data.limit={LIMIT} data/batching=windows "
     f"data.batching.length={WINDOW} data.batching.batch_size=128 "
     f"model.embedding_size={UNITS} model.hidden_size={UNITS} "
-    f"training.epochs=40 training.patience=1 training.min_gain={GAIN} sampling.prefix_length=10 "
+    f"training.epochs=40 training.patience=2 training.min_gain={GAIN} sampling.prefix_length=10 "
     "sampling.length=30"
 )
 """A window costs as many steps as it has tokens, and has one target. So a part of the text has to
@@ -125,8 +126,8 @@ def answer(results: Results) -> Answer:
                 "All are given the first {} articles of the training text, {} tokens an epoch, and "
                 "as many of the test text. A window has one target, the token after it; in "
                 "sequence every token is one, so that a step of the recurrence gives {} times as "
-                "many targets. Without a schedule, a training ends with the first epoch that "
-                f"takes less than {GAIN:.0%} off the validation perplexity.",
+                "many targets. Without a schedule, a training ends when two epochs have "
+                f"not taken {GAIN:.0%} off the validation perplexity.",
                 LIMIT,
                 number(first["tokens"] / first["epochs"], [results[BASELINE][0].run_id], ",.0f"),
                 WINDOW,
