@@ -40,7 +40,8 @@ def composed(words: Sequence[str]) -> Config:
 
 
 def compose_ahead(jobs: Iterable[Sequence[str]], parallel: int) -> None:
-    """Compose the configs of jobs that are not kept yet, ``parallel`` at a time."""
+    """Compose the configs of jobs that are not kept yet, ``parallel`` at a time; not so few that
+    they are composed before the processes have begun."""
     every = {tuple(_unseeded(words)) for words in jobs}
     missing = [words for words in sorted(every) if not _place(words).is_file()]
     if len(missing) > parallel:

@@ -1,7 +1,8 @@
 """Question 10 of the lab: if it must be the RNN, what in the code can be improved?
 
-The lab's RNN, narrower; then one change at a time, all of them, and all but one; each trained until
-epochs bring hardly anything. The lab's LSTM with all changes says how far there is to go.
+The lab's RNN, narrower; then one change at a time, all of them, and all but one; without the
+schedule each is trained until epochs bring hardly anything. The lab's LSTM with all changes says
+how far there is to go.
 """
 
 from __future__ import annotations
@@ -124,10 +125,10 @@ def answer(results: Results) -> Answer:
             ),
             sentence(
                 "All are given the first {} articles of the training text, {} tokens an epoch, and "
-                "as many of the test text. A window has one target, the token after it; in "
+                "at most as many of the test text. A window has one target, the token after it; in "
                 "sequence every token is one, so that a step of the recurrence gives {} times as "
                 "many targets. Without a schedule, a training ends when two epochs have "
-                f"not taken {GAIN:.0%} off the validation perplexity.",
+                f"not taken {GAIN:.0%} off the validation perplexity, or after 40.",
                 LIMIT,
                 number(first["tokens"] / first["epochs"], [results[BASELINE][0].run_id], ",.0f"),
                 WINDOW,

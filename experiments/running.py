@@ -126,10 +126,14 @@ class Session:
         results: dict[str, Results],
     ) -> None:
         planned: dict[str, list[Planned]] = {}
-        every_job = [
-            study.with_overrides(job, self.extra) for study in studies for job in jobs[study.name]
-        ]
-        compose_ahead([job.overrides for job in every_job], self.parallel)
+        compose_ahead(
+            (
+                study.with_overrides(job, self.extra).overrides
+                for study in studies
+                for job in jobs[study.name]
+            ),
+            self.parallel,
+        )
         for study in studies:
             with self._guarded(study):
                 planned[study.name] = self._plan(study, jobs[study.name])

@@ -185,4 +185,5 @@ STUDY = Study(
             lab=6,
         ),
     ),
+    constants=("data.limit",),
 )

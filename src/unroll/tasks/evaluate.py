@@ -45,7 +45,7 @@ def evaluate(
             return read.streams
 
         adapted = adapted_score(trained.model, others, config, unknown, stream, own)
-        found, way = adapted.score, config.evaluation.adaptation
+        found, way = adapted.score, adapted.way
         result["mixture_weights"] = adapted.weights
     else:
         found = score(trained.model, stream, config.evaluation, unknown)
