@@ -51,9 +51,9 @@ def answer(results: Results) -> Answer:
             ),
             sentence("A tenth of the way, {}. At the end, {}.", compared(early), compared(end)),
             sentence(
-                "The gates of an LSTM start half open and have to be learned; the RNN overwrites "
-                "its whole state at each step. With the forget gate open at the start (bias 1), a "
-                "tenth of the way, {}; at the end, {}.",
+                "A reason may be that the gates of an LSTM start half open and have to be learned, "
+                "where the RNN overwrites its whole state at each step. It is tested with the "
+                "forget gate open at the start (bias 1): a tenth of the way, {}; at the end, {}.",
                 *(
                     verdict((OPEN, "LSTM"), found[OPEN], found["LSTM"], form=".2f")
                     for found in (early, end)
