@@ -4,7 +4,7 @@ and each network with the 5-gram mixed in."""
 from __future__ import annotations
 
 from experiments import cells, study
-from experiments.study import CELLS, TEST, Column, Job, Question, Results, Study
+from experiments.study import CELLS, Column, Job, Question, Results, Study
 from unroll.report import plots
 from unroll.report.page import Answer, sentence, shown
 from unroll.report.runs import Measured, measured
@@ -18,6 +18,7 @@ TRANSFORMER_JOBS = study.grid(study.PROFILE, {TRANSFORMER: study.tuned("transfor
 MIXED = {name: f"{name} and 5-gram" for name in (*CELLS, TRANSFORMER)}
 CACHED = "5-gram and cache"
 CACHE = ("evaluation.cache.size=500", "evaluation.cache.theta=0", "evaluation.cache.weight=0.1")
+ADAPTED = {CACHED: "cache", **dict.fromkeys(MIXED.values(), "mixture")}
 WHAT = {
     "trigram": "counts, Kneser-Ney smoothing",
     NGRAM: "counts, Kneser-Ney smoothing",
@@ -43,8 +44,7 @@ def adapt(results: Results) -> tuple[Job, ...]:
 
 def figure(results: Results, label: str) -> Measured:
     """Test perplexity of a row; that of a count is exact."""
-    adapted = {CACHED: "cache", **dict.fromkeys(MIXED.values(), "mixture")}
-    key = study.ADAPTED_TEST.format(adapted[label]) if label in adapted else TEST
+    key = study.perplexity_of(ADAPTED.get(label))
     return measured(results[label], key, exact=label in (*COUNTED, CACHED))
 
 

@@ -125,18 +125,19 @@ class Session:
         jobs: dict[str, tuple[Job, ...]],
         results: dict[str, Results],
     ) -> None:
+        asked: dict[str, list[Job]] = {}
         planned: dict[str, list[Planned]] = {}
-        compose_ahead(
-            (
-                study.with_overrides(job, self.extra).overrides
-                for study in studies
-                for job in jobs[study.name]
-            ),
-            self.parallel,
-        )
         for study in studies:
             with self._guarded(study):
-                planned[study.name] = self._plan(study, jobs[study.name])
+                require_varied(study, jobs[study.name], study.words(self.extra))
+                asked[study.name] = [
+                    study.with_overrides(job, self.extra) for job in jobs[study.name]
+                ]
+        compose_ahead((job.overrides for row in asked.values() for job in row), self.parallel)
+        for study in studies:
+            if study.name in asked:
+                with self._guarded(study):
+                    planned[study.name] = self._plan(study, asked[study.name])
         every = [item for plan in planned.values() for item in plan]
         self._find(every)
         unique: dict[str, Planned] = {}
@@ -168,10 +169,9 @@ class Session:
             self.failures[study.name] = Failure(line, code)
 
     def _plan(self, study: Study, jobs: Sequence[Job]) -> list[Planned]:
-        require_varied(study, jobs, study.words(self.extra))
+        """Jobs with the overrides of the command, and what they make."""
         plan = []
         for job in jobs:
-            job = study.with_overrides(job, self.extra)
             config = composed(job.overrides)
             corpus: str = build("data", config.data).fingerprint()
             key = fingerprint(resolved(config), corpus)

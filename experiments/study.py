@@ -37,8 +37,6 @@ reads four times."""
 TOKENIZER = f"data/tokenizer=subword data.tokenizer.size={4000 if FULL else 2000}"
 PROFILE = f"{CORPUS} {TOKENIZER}"
 TEST = "test/perplexity"
-ADAPTED_TEST = "test/{}/perplexity"
-"""With what adapts, such as ``cache_and_mixture``."""
 LOSSES = {"training loss (nats)": "train/loss", "validation loss (nats)": "valid/loss"}
 
 Results = dict[str, list[Record]]
@@ -60,6 +58,11 @@ class Job:
     def reads_runs(self) -> bool:
         """Whether model and data come from runs that exist."""
         return any(word.startswith(("run=", "task.runs=")) for word in self.overrides)
+
+
+def perplexity_of(way: str | None) -> str:
+    """The test perplexity with what adapts, such as ``cache_and_mixture``; None: with nothing."""
+    return TEST if way is None else f"test/{way}/perplexity"
 
 
 def grid(
