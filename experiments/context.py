@@ -78,8 +78,10 @@ def answer(results: Results) -> Answer:
                 ),
             ),
             sentence(
-                "A gate lets a cell keep what it read; without one, each step overwrites the whole "
-                "state. The models were trained to read everything, and are cut off only here."
+                "Gates are there to keep what was read, where a cell without them overwrites its "
+                "whole state at each step. It shows on this text only where a verdict tells a cell "
+                "with gates from the RNN. The models were trained to read everything, and are cut "
+                "off only here."
             ),
         ],
         [

@@ -72,15 +72,17 @@ def answer(results: Results) -> Answer:
                 verdict(("GRU", "LSTM"), rate["GRU"], rate["LSTM"], "higher", ",.0f"),
             ),
             sentence(
-                "Test perplexity at equal units: {}. At equal parameters, the GRU with {} units: "
+                "The price, if there is one, is what the LSTM's gate would have kept. Test "
+                "perplexity at equal units: {}. At equal parameters, the GRU with {} units: "
                 "{}.",
                 verdict(("GRU", "LSTM"), test["GRU"], test["LSTM"]),
                 study.param(results[EQUAL], "model.hidden_size"),
                 verdict(("GRU", "LSTM"), test[EQUAL], test["LSTM"]),
             ),
             sentence(
-                "What was lost with the gate would show as the LSTM in front, here or in the "
-                "section Memory, where one value has to be kept for a while."
+                "Wherever the LSTM is in front, the missing gate is paid for. This section looks "
+                "at text; the sections Memory and Context compare the same two cells where "
+                "something has to be kept for long."
             ),
         ],
         [

@@ -133,13 +133,16 @@ def _at_radius(radius: float, start: dict[str, Flow], end: dict[str, Flow]) -> M
 def _clipping(results: Results) -> Markup:
     clipped, free = results[CLIPPED], results[UNCLIPPED]
     return sentence(
-        "Clipping bounds the step, not the gradient's reach. From a radius of {:g} the first "
+        "Clipping bounds the step that a gradient makes. From a radius of {:g} the first "
         "gradient has norm {}. Trained with SGD the validation perplexity ends at {} with the "
-        "gradient whole, and at {} with it clipped at 1.",
+        "gradient whole, and at {} with it clipped at 1; of the trained model's gradient {} and "
+        "{} are left {} steps back.",
         EXPLODING,
         shown(measured(free, lambda record: record.curve("grad_norm")[0][1]), ".3g"),
         shown(measured(free, "valid/perplexity"), ".3g"),
         shown(measured(clipped, "valid/perplexity"), ".3g"),
+        *(Flow(runs, END).left() for runs in (free, clipped)),
+        STEPS_BACK,
     )
 
 

@@ -30,6 +30,12 @@ def answer(results: Results) -> Answer:
                 study.param(found[index], "data.vocabulary_size"),
             ),
             sentence(
+                "The embedding has one row for each token. Without it each of the LSTM's four "
+                "input matrices has one, so that the parameters are {} with the embedding and {} "
+                "without.",
+                *(study.param(runs, "model.parameters") for runs in found.values()),
+            ),
+            sentence(
                 "Targets learned a second: {}.",
                 verdict((index, one_hot), rate[index], rate[one_hot], "higher", ",.0f"),
             ),
@@ -51,7 +57,7 @@ def answer(results: Results) -> Answer:
                 found,
                 INPUTS,
                 [study.PARAMETERS, study.PERPLEXITY],
-                speed.CAPTION,
+                f"{speed.CAPTION} The sentence and the figure compare means over seeds of these.",
                 {speed.HEAD: lambda name: speed.pace(found[name])},
             ),
         ],

@@ -164,12 +164,12 @@ def _facts(extra: list[str], jobs: int, names: list[str]) -> list[str]:
     beside = "one job at a time" if jobs == 1 else f"{jobs} jobs side by side"
     return [
         *part,
-        f"Unroll {__version__}, commit {commit}, {time.strftime('%Y-%m-%d')}; every section of "
-        "runs lists them with the commit of each",
+        f"Unroll {__version__}, commit {commit}, {time.strftime('%Y-%m-%d')}; the runs are listed "
+        "at the end of their section, each with its own commit",
         f"{platform.machine()}, Python {platform.python_version()}, {beside}, each on one "
         "thread; speeds are measured with nothing beside them",
-        f"{FULL_PROFILE if FULL else QUICK_PROFILE}; further settings: "
-        + (redacted(" ".join(extra)) or "none"),
+        f"{FULL_PROFILE if FULL else QUICK_PROFILE}"
+        + (f"; settings given with the command: {redacted(' '.join(extra))}" if extra else ""),
         "a test perplexity is that of the weights that did best on the validation split",
         "every figure of a run links to it; every comparison is paired by seed, with the 95% "
         "interval of the mean difference (Student's t), each for its own pair: of twenty pairs "

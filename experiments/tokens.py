@@ -3,11 +3,13 @@ subwords and characters."""
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from experiments import study
 from experiments.study import Column, Question, Results, Study
 from unroll.report import plots
-from unroll.report.page import Answer, number, sentence, shown
-from unroll.report.verdict import verdict
+from unroll.report.page import Answer, linked, number, sentence, shown
+from unroll.report.verdict import best, verdict
 
 LOWER = "data.tokenizer.lower=true"
 TOKENS = {
@@ -15,6 +17,8 @@ TOKENS = {
     "subword": f"{study.TOKENIZER} {LOWER}",
     "character": f"data/tokenizer=character {LOWER}",
 }
+SPELLED = ("subword", "character")
+"""Tokens that leave next to nothing of a text unknown."""
 LIMIT = 40 if study.FULL else 100
 """Articles. A text has three times as many characters as subwords, and each costs a step."""
 BITS, COUNT, UNKNOWN = "test/bits_per_character", "test/tokens", "test/unknown_rate"
@@ -22,34 +26,48 @@ BITS, COUNT, UNKNOWN = "test/bits_per_character", "test/tokens", "test/unknown_r
 
 def answer(results: Results) -> Answer:
     bits = study.measures(results, TOKENS, BITS)
-    word, character = results["word"], results["character"]
-    steps = character[0].value(COUNT) / word[0].value(COUNT)
+    word = results["word"]
     unknown = number(100 * word[0].value(UNKNOWN), [word[0].run_id])
-    coarse, fine = (
-        verdict((a, b), bits[a], bits[b], form=".2f")
-        for a, b in (("word", "subword"), ("subword", "character"))
-    )
+    fine, finest = SPELLED
+    compared = verdict(SPELLED, bits[fine], bits[finest], form=".2f")
+
+    def entries(token: str) -> Markup:
+        return study.param(results[token], "data.vocabulary_size")
+
+    def times_as_long(token: str) -> Markup:
+        run = results[token][0]
+        return number(run.value(COUNT) / word[0].value(COUNT), [word[0].run_id, run.run_id])
+
     return Answer(
         [
             sentence(
                 "A model predicts one symbol at a time out of a list, so text has to be cut into "
-                "symbols. Words give a list of {} entries and {}% unknown words in the test text; "
-                "characters give a list of {} entries, {}% unknown, and a sequence {} times as "
-                "long.",
-                study.param(word, "data.vocabulary_size"),
+                "symbols. Words give a list of {} entries and leave {}% of the test text unknown; "
+                "subwords give {} entries and a sequence {} times as long, characters {} entries "
+                "and {} times. Those two spell whatever they read, but for {}% and {}% of their "
+                "tokens.",
+                entries("word"),
                 unknown,
-                study.param(character, "data.vocabulary_size"),
-                number(100 * character[0].value(UNKNOWN), [character[0].run_id]),
-                number(steps, [word[0].run_id, character[0].run_id]),
+                *(found for token in SPELLED for found in (entries(token), times_as_long(token))),
+                *(
+                    number(100 * results[token][0].value(UNKNOWN), [results[token][0].run_id])
+                    for token in SPELLED
+                ),
             ),
             sentence(
                 "Perplexities count different symbols here and must not be compared; bits per "
-                "character may be: {}.",
-                study.joined((coarse, fine)),
+                "character may be, between tokens that spell the whole text: {}. Words do not: "
+                "their {} bits leave out the letters of every unknown word, and what these would "
+                "add was not measured.",
+                compared,
+                shown(bits["word"], ".2f"),
             ),
             sentence(
-                "One advantage remains to a model with unknown tokens: it predicts only that a "
-                "token is unknown, never its letters. The table gives the share of unknown tokens."
+                "The choice by bits per character, out of those that spell the text: {}.",
+                linked(
+                    " or ".join(best({token: bits[token] for token in SPELLED})),
+                    [run.run_id for token in SPELLED for run in results[token]],
+                ),
             ),
         ],
         [
@@ -79,7 +97,7 @@ def answer(results: Results) -> Answer:
         found=sentence(
             "bits per character: {}; words: {}, but {}% of them are unknown and never spelled, so "
             "that they do not compare.",
-            fine,
+            compared,
             shown(bits["word"], ".2f"),
             unknown,
         ),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unroll.report.runs import Measured
-from unroll.report.verdict import UNDECIDED, ranking, verdict
+from unroll.report.verdict import UNDECIDED, best, ranking, verdict
 
 QUANTILE = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
 """Of Student's t with two degrees of freedom, in closed form: 4.3027."""
@@ -113,3 +113,14 @@ def test_a_ranking_sets_the_best_mean_beside_each_of_the_others() -> None:
     assert [text.index("y"), "y is ahead of x" in text or "y and x" in text] == [0, True]
     assert "y and z are not compared" in text  # no interval
     assert ranking(found, "higher").striptags().startswith("x")
+
+
+def test_the_best_are_the_one_with_the_best_mean_and_those_that_no_interval_tells_from_it() -> None:
+    found = {
+        "far": sample(30.0, 31.0, 30.5),
+        "near": sample(10.0, 12.0, 11.5),
+        "first": sample(10.5, 11.0, 11.0),
+    }
+    assert best(found) == ["first", "near"]
+    assert best(found, "higher") == ["far"]
+    assert best({"a": exact(1.0), "b": exact(2.0)}) == ["a"]

@@ -131,14 +131,31 @@ def _paired(first: Measured, second: Measured) -> tuple[tuple[float, ...], tuple
     return a, b
 
 
+def best(samples: Mapping[str, Measured], better: str = "lower") -> list[str]:
+    """The one with the best mean, and those that cannot be told apart from it."""
+    first, *others = _by_mean(samples, better)
+    return [
+        first,
+        *(
+            name
+            for name in others
+            if verdict((first, name), samples[first], samples[name], better).relation == UNDECIDED
+        ),
+    ]
+
+
 def ranking(samples: Mapping[str, Measured], better: str = "lower", form: str = ".1f") -> Markup:
     """The one with the best mean beside each of the others, as sentences."""
-    sign = -1 if better == "higher" else 1
-    first, *others = sorted(
-        samples,
-        key=lambda name: math.inf if math.isnan(samples[name].mean) else sign * samples[name].mean,
-    )
+    first, *others = _by_mean(samples, better)
     return Markup(" ").join(
         Markup("{}.").format(verdict((first, name), samples[first], samples[name], better, form))
         for name in others
+    )
+
+
+def _by_mean(samples: Mapping[str, Measured], better: str) -> list[str]:
+    sign = -1 if better == "higher" else 1
+    return sorted(
+        samples,
+        key=lambda name: math.inf if math.isnan(samples[name].mean) else sign * samples[name].mean,
     )
