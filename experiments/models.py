@@ -15,13 +15,6 @@ COUNTED = {"trigram": "model.order=3", NGRAM: "model.order=5"}
 NGRAM_JOBS = study.grid(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,))
 TRANSFORMER = "Transformer"
 TRANSFORMER_JOBS = study.grid(study.PROFILE, {TRANSFORMER: study.tuned("transformer")})
-LONGER = "LSTM, twice the epochs"
-"""In the full profile: what the others would gain if they did not stop so early."""
-LONGER_JOBS = (
-    study.grid(study.PROFILE, {LONGER: f"{study.TUNED['LSTM']} training.epochs=8"})
-    if study.FULL
-    else ()
-)
 MIXED = {name: f"{name} and 5-gram" for name in (*CELLS, TRANSFORMER)}
 CACHED = "5-gram and cache"
 CACHE = ("evaluation.cache.size=500", "evaluation.cache.theta=0", "evaluation.cache.weight=0.1")
@@ -31,7 +24,6 @@ WHAT = {
     NGRAM: "counts, Kneser-Ney smoothing",
     CACHED: "a tenth of each probability is the token's share among the last 500",
     **{cell: "one layer, softmax and embedding share one table" for cell in CELLS},
-    LONGER: "trained for eight epochs instead of four",
     TRANSFORMER: "two layers of causal attention, the same table",
     **dict.fromkeys(MIXED.values(), "both probabilities, shares fitted on the validation split"),
 }
@@ -57,17 +49,12 @@ def figure(results: Results, label: str) -> Measured:
 
 
 def answer(results: Results) -> Answer:
-    test = {label: figure(results, label) for label in WHAT if label in results}
+    test = {label: figure(results, label) for label in WHAT}
     neural = (*CELLS, TRANSFORMER)
     against = study.joined(verdict((name, NGRAM), test[name], test[NGRAM]) for name in neural)
-    longer = []
-    if LONGER in test:
-        beside = (verdict((LONGER, each), test[LONGER], test[each]) for each in ("LSTM", NGRAM))
-        longer = [sentence("Trained for eight epochs, not four: {}.", study.joined(beside))]
     return Answer(
         [
             sentence("Each compared with the Kneser-Ney 5-gram, test perplexity: {}.", against),
-            *longer,
             sentence(
                 "Each compared with the 5-gram and its cache: {}.",
                 study.joined(verdict((name, CACHED), test[name], test[CACHED]) for name in neural),
@@ -89,7 +76,7 @@ def answer(results: Results) -> Answer:
             study.table(
                 "model",
                 results,
-                test,
+                WHAT,
                 [study.PARAMETERS, Column("vocabulary", "data.vocabulary_size", ",.0f")],
                 "All read the same test split as one stream. Parameters of an n-gram: the numbers "
                 "that it keeps; of a mixture: those of the network.",
@@ -105,7 +92,7 @@ def answer(results: Results) -> Answer:
 
 STUDY = Study(
     "models",
-    (*cells.JOBS, *TRANSFORMER_JOBS, *NGRAM_JOBS, *LONGER_JOBS),
+    (*cells.JOBS, *TRANSFORMER_JOBS, *NGRAM_JOBS),
     (
         Question(
             "models",

@@ -57,7 +57,7 @@ QUICK_PROFILE = (
     "text, with one seed"
 )
 FULL_PROFILE = (
-    "the full profile: 95 articles of Wikipedia, 616,000 subwords to learn from, four epochs; "
+    "the full profile: 95 articles of Wikipedia, 616,000 subwords to learn from, six epochs; "
     "a section says where it learns from fewer articles; make tune FULL=1 chose the learning rate "
     "on this text with one seed, of each cell from the same four, of the Transformer from three"
 )

@@ -32,8 +32,8 @@ def tuned(model: str) -> str:
 CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
 TUNED = {cell: tuned(cell.lower()) for cell in CELLS}
 CORPUS = "data=wikipedia" if FULL else "data=lee_news data.batching.batch_size=8 training.epochs=4"
-"""The text of the profile: six hundred thousand subwords, or a seventh of that, which a training
-reads four times."""
+"""The text of the profile: six hundred thousand subwords, which a training reads six times, or a
+seventh of that, four times."""
 TOKENIZER = f"data/tokenizer=subword data.tokenizer.size={4000 if FULL else 2000}"
 PROFILE = f"{CORPUS} {TOKENIZER}"
 TEST = "test/perplexity"

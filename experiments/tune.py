@@ -27,8 +27,8 @@ MODELS = ("rnn", "lstm", "gru", "transformer")
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
 SEED = 1
 COMMENT = """\
-Chosen by `make tune{full}` on {corpus}: the best of {trials} trials by validation
-perplexity, {perplexity:.1f}; learning rates {rates}."""
+Chosen by `make tune{full}` on {corpus}: the best of {trials} trials of {epochs} epochs by
+validation perplexity, {perplexity:.1f}; learning rates {rates}."""
 
 
 def label(model: str, rate: float) -> str:
@@ -63,6 +63,7 @@ def write_chosen(results: Results, model: str, folder: Path) -> str:
         full=" FULL=1" if study.FULL else "",
         corpus=study.CORPUS.split()[0],
         trials=len(trials),
+        epochs=results[label(*best)][0].params["training.epochs"],
         perplexity=reached(results, best),
         rates=", ".join(f"{rate:g}" for rate in RATES),
     )

@@ -16,7 +16,7 @@ class Trial:
 
     def __init__(self, best: float) -> None:
         self.best = best
-        self.params = {"model.feedforward_size": "512"}
+        self.params = {"model.feedforward_size": "512", "training.epochs": "7"}
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         assert key == "valid/perplexity"
@@ -40,6 +40,7 @@ def test_the_overlay_has_the_trial_with_the_least_validation_perplexity(
     assert float(overlay["optimizer"]["learning_rate"]) == 8e-3
     assert {"override /model": "gru"} in overlay["defaults"]
     assert overlay["defaults"][0] == "/experiment/study/_study"
+    assert "of 7 epochs" in text
     assert "50.0" in text
     tune.write_chosen(results, "transformer", tmp_path)
     model = yaml.safe_load((tmp_path / "transformer.yaml").read_text())["model"]
