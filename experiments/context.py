@@ -66,7 +66,7 @@ def answer(results: Results) -> Answer:
                 compared,
             ),
             sentence(
-                "All of the text before a token, compared with {} tokens of it: {}.",
+                "The state carried through the whole split, compared with {} tokens of it: {}.",
                 FAR,
                 study.joined(
                     verdict(
@@ -79,9 +79,11 @@ def answer(results: Results) -> Answer:
             ),
             sentence(
                 "Gates are there to keep what was read, where a cell without them overwrites its "
-                "whole state at each step. It shows on this text only where a verdict tells a cell "
-                "with gates from the RNN. The models were trained to read everything, and are cut "
-                "off only here."
+                "whole state at each step. It shows on this text only where a cell with gates is "
+                "in front of the RNN. The models were trained with the state carried and gradients "
+                "over {} tokens, and are cut off only here; tokens before may be of another "
+                "article.",
+                study.setting(results["LSTM"], "data.batching.length"),
             ),
         ],
         [

@@ -143,8 +143,8 @@ def write_better(results: Results) -> Answer:
                 verdict(HEAT, cool, warm, "neither"),
             ),
             sentence(
-                "The same reader, of texts drawn at temperature 1: {}. Of what people wrote after "
-                "the same beginnings: {}.",
+                "In texts drawn at temperature 1 the 3-gram finds this perplexity: {}; in what "
+                "people wrote after the same beginnings, {}.",
                 verdict(("RNN", "LSTM"), read["RNN"], read["LSTM"], "neither"),
                 shown(matrix.perplexity(NGRAM, PEOPLE)),
             ),
@@ -175,7 +175,7 @@ def write_better(results: Results) -> Answer:
             matrix.texts([*((writer, LAB) for writer in READERS), (PEOPLE, None)]),
         ],
         found=sentence(
-            "test perplexity: {}; what a third reader makes of their texts: {}.",
+            "test perplexity: {}; the perplexity that a 3-gram finds in their texts: {}.",
             verdict(("RNN", "LSTM"), test["RNN"], test["LSTM"]),
             verdict(("RNN", "LSTM"), read["RNN"], read["LSTM"], "neither"),
         ),
@@ -214,8 +214,9 @@ def lower_is_better(results: Results) -> Answer:
                 compared("distinct_2"),
             ),
             sentence(
-                "So the value alone does not decide. On held-out text of people it says how well a "
-                "model knows the language; on a model's own text, how sure of itself the model is."
+                "No: the value alone does not decide. On held-out text of people it says how well "
+                "a model knows the language; on a model's own text, how sure of itself the model "
+                "is."
             ),
         ],
         [

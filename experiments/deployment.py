@@ -56,9 +56,10 @@ def answer(results: Results) -> Answer:
     return Answer(
         [
             sentence(
-                "In eight bits, out of those whose size and time the phone can afford, by test "
-                "perplexity; where that does not tell them apart, by milliseconds a token, then by "
-                "size. By these three figures, where the phone can afford them all: {}.",
+                "Choose in eight bits, out of those whose size and time the phone can afford, by "
+                "test perplexity; out of those that this does not tell from the first, by "
+                "milliseconds a token, then by size. Where the phone can afford all three, that "
+                "is: {}.",
                 choice,
             ),
             sentence(
@@ -119,10 +120,10 @@ def answer(results: Results) -> Answer:
                     for cell in CELLS
                     for precision in PRECISIONS
                 ],
-                "Resident: memory of a new process that writes, minus that of one that ran a "
-                "model of the kind with almost no weights. One token at a time, one thread, one "
-                "job at a time: a run's time is the median over its tokens. Mean ± standard "
-                "deviation over runs.",
+                "Resident: memory of a new process after it wrote, minus its memory before it "
+                "loaded the model, when it had run one of the kind with almost no weights. One "
+                "token at a time, one thread, one job at a time: a run's time is the median over "
+                "its tokens. Mean ± standard deviation over runs.",
             ),
         ],
         found=sentence(

@@ -63,8 +63,8 @@ def answer(results: Results) -> Answer:
     return Answer(
         [
             sentence(
-                "After {} seconds of training on one thread of this machine, validation "
-                "perplexity: {}",
+                "{} seconds after the start, computed from targets and speed on one thread, what "
+                "each had reached in validation perplexity by then: {}",
                 number(wait, links, ".0f"),
                 ranking(reached),
             )
@@ -74,8 +74,9 @@ def answer(results: Results) -> Answer:
             plots.curves(
                 "equal_time",
                 "Validation perplexity against seconds of training on one thread, a line for each "
-                "seed; the 5-gram is counted once. A line ends with its training: what longer "
-                "trainings would reach is not shown.",
+                "seed; the 5-gram is counted once. A line ends with its training, whose learning "
+                "rate reaches zero there: trainings planned for a longer or a shorter wait were "
+                "not made.",
                 [
                     Panel(
                         "seconds (log scale)",
@@ -104,7 +105,11 @@ def answer(results: Results) -> Answer:
                 "over seeds. " + speed.CAPTION,
             ),
         ],
-        found=sentence("after {} seconds, {}", number(waits[0], links, ".0f"), ranking(found[0])),
+        found=sentence(
+            "after {} seconds, validation perplexity: {}",
+            number(waits[0], links, ".0f"),
+            ranking(found[0]),
+        ),
     )
 
 

@@ -72,17 +72,16 @@ def answer(results: Results) -> Answer:
                 verdict(("GRU", "LSTM"), rate["GRU"], rate["LSTM"], "higher", ",.0f"),
             ),
             sentence(
-                "The price, if there is one, is what the LSTM's gate would have kept. Test "
-                "perplexity at equal units: {}. At equal parameters, the GRU with {} units: "
-                "{}.",
+                "What was given up for it, test perplexity at equal units: {}. At equal "
+                "parameters, the GRU with {} units: {}.",
                 verdict(("GRU", "LSTM"), test["GRU"], test["LSTM"]),
                 study.param(results[EQUAL], "model.hidden_size"),
                 verdict(("GRU", "LSTM"), test[EQUAL], test["LSTM"]),
             ),
             sentence(
-                "Wherever the LSTM is in front, the missing gate is paid for. This section looks "
-                "at text; the sections Memory and Context compare the same two cells where "
-                "something has to be kept for long."
+                "If the LSTM is in front in test perplexity, that is the price of the cell with "
+                "three matrices; why was not tested. The sections Memory and Context compare LSTM "
+                "and GRU where something has to be kept for long."
             ),
         ],
         [

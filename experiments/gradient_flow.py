@@ -22,6 +22,8 @@ from unroll.report.runs import Record, measured
 RADII = (0.8, 1.2, 2.0)
 EXPLODING = 3.0
 STEPS_BACK = 50
+TRAINED = 90
+"""Optimizer steps. The learning rate climbs over the first 100."""
 SETTLED = 10
 """From this k on the last step's gates hardly change the factor of a step."""
 SMALL = 0.01
@@ -122,10 +124,12 @@ def _at_radius(radius: float, start: dict[str, Flow], end: dict[str, Flow]) -> M
     names = [LABELS[cell, radius] for cell in CELLS]
     return sentence(
         "Radius {:g}, share of the gradient left {} steps back (RNN, LSTM, GRU): {}, {}, {} at the "
-        "start and {}, {}, {} after training; under 1% from step {}, {}, {} and {}, {}, {}.",
+        "start and {}, {}, {} after {} steps of training; first under 1% at step {}, {}, {} and "
+        "{}, {}, {}.",
         radius,
         STEPS_BACK,
         *(flow[name].left() for flow in (start, end) for name in names),
+        TRAINED,
         *(flow[name].vanished() for flow in (start, end) for name in names),
     )
 
@@ -135,12 +139,13 @@ def _clipping(results: Results) -> Markup:
     return sentence(
         "Clipping bounds the step that a gradient makes. From a radius of {:g} the first "
         "gradient has norm {}. Trained with SGD the validation perplexity ends at {} with the "
-        "gradient whole, and at {} with it clipped at 1; of the trained model's gradient {} and "
-        "{} are left {} steps back.",
+        "gradient whole, and at {} with it clipped at 1; of the gradient after these {} steps {} "
+        "and {} are left {} steps back.",
         EXPLODING,
         shown(measured(free, lambda record: record.curve("grad_norm")[0][1]), ".3g"),
         shown(measured(free, "valid/perplexity"), ".3g"),
         shown(measured(clipped, "valid/perplexity"), ".3g"),
+        TRAINED,
         *(Flow(runs, END).left() for runs in (free, clipped)),
         STEPS_BACK,
     )
@@ -168,7 +173,8 @@ def _curves(start: dict[str, Flow], end: dict[str, Flow]) -> Drawing:
     return plots.curves(
         "gradient_flow",
         "Norm of the gradient at the state k steps before the loss, as a share of that at k = 0 "
-        "(log scale, cut off at 1e-12).",
+        "(log scale, cut off at 1e-12). Of an LSTM it is the norm over hidden state and memory, at "
+        "k = 0 over the hidden state.",
         panels,
         columns=len(CELLS),
         width=3.3,
@@ -178,8 +184,9 @@ def _curves(start: dict[str, Flow], end: dict[str, Flow]) -> Drawing:
 def _training(results: Results) -> Drawing:
     return study.drawn_curves(
         "gradient_flow_clipping",
-        f"An RNN from a spectral radius of {EXPLODING:g}, SGD with learning rate 3; the norm is "
-        "the one before clipping.",
+        f"An RNN from a spectral radius of {EXPLODING:g}, SGD whose learning rate climbs towards "
+        f"3; "
+        "the norm is the one before clipping.",
         results,
         [CLIPPED, UNCLIPPED],
         {"gradient norm (log scale)": "grad_norm", "training loss (nats)": "train/loss"},
@@ -214,7 +221,7 @@ def _table(start: dict[str, Flow], end: dict[str, Flow]) -> Table:
 
 
 BASE = (
-    f"{study.PROFILE} training.max_steps=90 sampling.length=10 "
+    f"{study.PROFILE} training.max_steps={TRAINED} sampling.length=10 "
     f"evaluation.gradient_steps={STEPS_BACK}"
 )
 CLIPPING = (

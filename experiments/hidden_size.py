@@ -94,7 +94,13 @@ def answer(results: Results) -> Answer:
                 [[test[LABELS[cell, size]].mean for size in SIZES] for cell in CELLS],
                 ".1f",
             ),
-            study.table("cell", results, results, [study.PERPLEXITY, study.PARAMETERS]),
+            study.table(
+                "cell",
+                results,
+                results,
+                [study.PERPLEXITY, study.PARAMETERS],
+                "The learning rate was chosen at 128 units.",
+            ),
         ],
         found=sentence(
             "test perplexity, {} units compared with {}: {}.",
@@ -125,8 +131,7 @@ STUDY = Study(
         Question(
             "hidden_size",
             "Hidden size",
-            "How does perplexity change with width, and is a wider cell or another cell the better "
-            "use of parameters?",
+            "How does perplexity change with the width of a cell?",
             answer,
         ),
     ),

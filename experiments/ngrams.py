@@ -196,8 +196,8 @@ def _answer(results: Results, name: str) -> Answer:
                 else []
             ),
             sentence(
-                "Smoothing of a trigram: {}. Laplace smoothing takes its probability from what was "
-                "seen once and spreads it over the whole vocabulary. Without smoothing a single "
+                "Smoothing of a trigram: {}. Laplace smoothing adds one to the count of each "
+                "context and shares that one out as single words occur. Without smoothing a single "
                 "unseen word or pair makes the perplexity infinite.",
                 verdict((trigram, laplace), test[trigram], test[laplace]),
             ),

@@ -59,7 +59,8 @@ QUICK_PROFILE = (
 FULL_PROFILE = (
     "the full profile: 95 articles of Wikipedia, 616,000 subwords to learn from, six epochs; "
     "a section says where it learns from fewer articles; make tune FULL=1 chose the learning rate "
-    "on this text with one seed, of each cell from the same four, of the Transformer from three"
+    "on this text by trainings of four epochs with one seed, of each cell from the same four, of "
+    "the Transformer from three"
 )
 STUDIES: dict[str, Study] = {
     study.name: study
@@ -173,7 +174,8 @@ def _facts(extra: list[str], jobs: int, names: list[str]) -> list[str]:
         "a test perplexity is that of the weights that did best on the validation split",
         "every figure of a run links to it; every comparison is paired by seed, with the 95% "
         "interval of the mean difference (Student's t), each for its own pair: of twenty pairs "
-        "without a difference about one is told apart by chance",
+        "without a difference about one is told apart by chance, and some beyond that where seeds "
+        "were added or the first name was chosen by its mean; seeds vary, the test text does not",
     ]
 
 

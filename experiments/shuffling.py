@@ -44,8 +44,9 @@ def answer(results: Results) -> Answer:
         [
             sentence(
                 "Neighbouring windows share all but one of their tokens, so an unshuffled batch is "
-                "nearly the same example {} times. Both are an LSTM that is given the first {} "
-                "articles of the training text and of the test text. Test perplexity: {}. Where "
+                "one short stretch of text, read from {} neighbouring beginnings. Both are an LSTM "
+                "that is given the first {} articles of the training text and of the test text, "
+                "and that is scored as one stream. Test perplexity: {}. Where "
                 "the two splits do not agree, neither order is shown to be the right one.",
                 study.setting(results[mixed], "data.batching.batch_size"),
                 LIMIT,

@@ -42,7 +42,8 @@ def answer(results: Results) -> Answer:
         [
             sentence(
                 "A model predicts one symbol at a time out of a list, so text has to be cut into "
-                "symbols. Words give a list of {} entries and leave {}% of the test text unknown; "
+                "symbols. Words that occur at least twice in the training text give a list of {} "
+                "entries and leave {}% of the test words unknown; "
                 "subwords give {} entries and a sequence {} times as long, characters {} entries "
                 "and {} times. Those two spell whatever they read, but for {}% and {}% of their "
                 "tokens.",
@@ -90,8 +91,10 @@ def answer(results: Results) -> Answer:
                     study.PARAMETERS,
                 ],
                 f"An LSTM of {study.setting(word, 'model.hidden_size')} units, given the first "
-                f"{LIMIT} articles of the training text. The perplexities are not comparable with "
-                "each other.",
+                f"{LIMIT} articles of the training text. All train for the same epochs, in pieces "
+                f"of {study.setting(word, 'data.batching.length')} tokens, with the learning rate "
+                "that was chosen with subwords. The perplexities are not comparable with each "
+                "other.",
             ),
         ],
         found=sentence(

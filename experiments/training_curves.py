@@ -60,10 +60,11 @@ def answer(results: Results) -> Answer:
             ),
             sentence("A tenth of the way, {}. At the end, {}.", compared(early), compared(end)),
             sentence(
-                "Why the curves bend: a model that takes all {} tokens for equally likely has {} "
-                "nats, and one that knows only how often each occurs {}. That first part, {}% of "
-                "all that the LSTM learns in nats, needs no context; the rest does. A tenth of the "
-                "way, compared with those counts: {}; {}.",
+                "What there is to learn: a model that takes all {} tokens for equally likely has "
+                "{} nats, and one that knows only how often each occurs {}. That first part, {}% "
+                "of all that the LSTM learns in nats, needs no context; the rest does. A tenth of "
+                "the way, compared with those counts: {}; {}. The learning rate climbs over the "
+                "first 100 steps, and each cell has its own.",
                 study.param(results["LSTM"], "data.vocabulary_size"),
                 shown(blind, ".2f"),
                 shown(counted, ".2f"),
@@ -72,10 +73,11 @@ def answer(results: Results) -> Answer:
             ),
             sentence(
                 "Why the cells may differ: an RNN overwrites its whole state at each step, an LSTM "
-                "has gates, which start half open and have to be learned. If that held it back, a "
-                "forget gate that is open at the start (bias 1) would put it in front. A tenth of "
-                "the way, {}; at the end, {}. Unless the open gate is in front, this is not the "
-                "reason here. No other was tested.",
+                "has gates, which start half open and have to be learned. If that held the "
+                "LSTM back, a forget gate that is open at the start (bias 1) would put an LSTM in "
+                "front of one whose gate starts half open. A tenth of the way, {}; at the end, {}. "
+                "Only where the open gate is in front is this shown to play a part. No other "
+                "reason was tested.",
                 *(
                     verdict((OPEN, "LSTM"), found[OPEN], found["LSTM"], form=".2f")
                     for found in (early, end)
@@ -96,16 +98,12 @@ def answer(results: Results) -> Answer:
                 ),
             ),
             sentence(
-                "Without dropout, at one learning rate and for up to twelve epochs, the validation "
-                "loss of the last epoch compared with its minimum: for the RNN, {}; for the LSTM, "
-                "{}. The minimum with dropout compared with that without: for the RNN, {}; for the "
-                "LSTM, {}.",
-                *(
-                    verdict(
-                        ("the last", "the minimum"), last[FREE[cell]], best[FREE[cell]], form=".2f"
-                    )
-                    for cell in PAIR
-                ),
+                "Without dropout, at one learning rate and for up to twelve epochs, training "
+                "three epochs past the minimum of the validation loss: that minimum and the last "
+                "are {} and {} for the RNN, {} and {} for the LSTM. The minimum with dropout and a "
+                "schedule compared with that without: for the RNN, {}; for the LSTM, {}. These "
+                "trainings differ in dropout, in schedule and in epochs.",
+                *(shown(found[FREE[cell]], ".2f") for cell in PAIR for found in (best, last)),
                 *(
                     verdict(("with", "without"), best[cell], best[FREE[cell]], form=".2f")
                     for cell in PAIR

@@ -132,15 +132,12 @@ def _paired(first: Measured, second: Measured) -> tuple[tuple[float, ...], tuple
 
 
 def best(samples: Mapping[str, Measured], better: str = "lower") -> list[str]:
-    """The one with the best mean, and those that cannot be told apart from it."""
+    """The one with the best mean, and those that an interval does not tell apart from it."""
     first, *others = _by_mean(samples, better)
-    return [
-        first,
-        *(
-            name
-            for name in others
-            if verdict((first, name), samples[first], samples[name], better).relation == UNDECIDED
-        ),
+    return [first] + [
+        name
+        for name in others
+        if verdict((first, name), samples[first], samples[name]).said == UNDECIDED
     ]
 
 
