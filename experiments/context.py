@@ -1,5 +1,5 @@
 """What gates are for, on real text: how far back the cells of ``cells`` make use of what they read
-(question 8 of the lab, beside ``memory``; the protocol of Khandelwal et al. 2018)."""
+(beside ``gates`` and ``memory``; the protocol of Khandelwal et al. 2018)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Question 9 of the lab: on a phone, which of the three would one deploy?
 
 Size on disk, resident memory and milliseconds a token on one thread, in float32 and with weights of
-eight bits, and what eight bits do to perplexity. Every job of it runs alone.
+eight bits, and what eight bits do to perplexity. What is timed runs alone.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 from experiments import models, speed, study
-from experiments.models import NGRAM, TRANSFORMER
-from experiments.study import CELLS, Question, Results, Study
+from experiments.models import NEURAL, NGRAM, TRANSFORMER
+from experiments.study import Question, Results, Study
 from unroll.report import plots
 from unroll.report.figures import Points
 from unroll.report.page import Answer, Table, number, sentence, shown, written
@@ -18,8 +18,9 @@ from unroll.report.plots import Panel
 from unroll.report.runs import Measured, Record
 from unroll.report.verdict import ranking
 
-NEURAL = (*CELLS, TRANSFORMER)
 VALID = "valid/perplexity"
+COUNTED = {NGRAM: models.COUNTED[NGRAM]}
+EVERY = (*NEURAL, NGRAM)
 WAITS = 5
 """How many waits the table has, from the first validation of the slowest model to its last one."""
 
@@ -43,10 +44,10 @@ def best_by(curve: Points, seconds: float) -> float:
 
 
 def answer(results: Results) -> Answer:
-    rates = {name: results[speed.label(name)] for name in (*NEURAL, NGRAM)}
+    rates = speed.speeds(results, EVERY)
     curves = {
-        name: [timed_curve(record, name, _mean(rates[name])) for record in results[name]]
-        for name in (*NEURAL, NGRAM)
+        name: [timed_curve(record, name, rates[name].mean) for record in results[name]]
+        for name in EVERY
     }
     known = [curve for name in NEURAL for curve in curves[name]]
     first = max((curve[0][0] for curve in known if curve), default=math.nan)
@@ -58,8 +59,8 @@ def answer(results: Results) -> Answer:
         values = tuple(best_by(curve, wait) for curve in curves[name])
         return Measured(values, tuple(run.run_id for run in results[name]), exact=name == NGRAM)
 
-    found = [{name: after(name, wait) for name in (*NEURAL, NGRAM)} for wait in waits]
-    links = [run.run_id for run in rates["LSTM"]]
+    found = [{name: after(name, wait) for name in EVERY} for wait in waits]
+    links = rates["LSTM"].runs
     return Answer(
         [
             sentence(
@@ -97,9 +98,9 @@ def answer(results: Results) -> Answer:
                     [
                         name,
                         *(shown(reached[name]) for reached in found),
-                        speed.pace(rates[name]),
+                        speed.pace(results[speed.label(name)]),
                     ]
-                    for name in (*NEURAL, NGRAM)
+                    for name in EVERY
                 ],
                 "The minimum of the validation perplexity until then, mean ± standard deviation "
                 "over seeds. " + speed.CAPTION,
@@ -113,22 +114,13 @@ def answer(results: Results) -> Answer:
     )
 
 
-def _mean(records: list[Record]) -> float:
-    return sum(record.value(speed.SPEED) for record in records) / len(records)
-
-
 STUDY = Study(
     "equal_time",
     (
         *models.STUDY.jobs,
         *speed.CELL_JOBS,
         *speed.timed(study.PROFILE, {TRANSFORMER: study.tuned("transformer")}),
-        *study.grid(
-            f"{study.PROFILE} model=ngram sampling.length=1",
-            {speed.label(NGRAM): models.COUNTED[NGRAM]},
-            seeds=(1,),
-            alone=True,
-        ),
+        *speed.timed(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,)),
     ),
     (
         Question(

@@ -73,13 +73,23 @@ def duration(seconds: float) -> str:
 
 
 def write(path: Path, results: Mapping[str, Results]) -> None:
-    """Write what the runs of a report took, a mean for each label, beside what is known of the
-    other profile."""
+    """Write what the runs of a report took, a mean for each label, beside what is known of other
+    studies and of the other profile.
+
+    A job that scores a run adds to it, and its own seconds are not known.
+    """
     found = _read()
-    took = {
-        name(study, label): round(statistics.fmean(record.seconds for record in records), 1)
-        for study, labels in results.items()
-        for label, records in labels.items()
+    known = {
+        key: value
+        for key, value in found.get(PROFILE, {}).items()
+        if key.partition(": ")[0] not in results
     }
-    found[PROFILE] = dict(sorted({**found.get(PROFILE, {}), **took}.items()))
+    for study, labels in results.items():
+        seen: set[str] = set()
+        for label, records in labels.items():
+            if seen.isdisjoint(ids := {record.run_id for record in records}):
+                mean = statistics.fmean(record.seconds for record in records)
+                known[name(study, label)] = round(mean, 1)
+            seen |= ids
+    found[PROFILE] = dict(sorted(known.items()))
     write_atomically(path, json.dumps(found, indent=1) + "\n")

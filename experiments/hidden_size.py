@@ -34,21 +34,11 @@ def slope(results: Results, cell: str) -> Measured:
 def answer(results: Results) -> Answer:
     test = study.measures(results, LABELS.values(), TEST)
     small, large = SIZES[0], SIZES[-1]
+    ends = [(LABELS[cell, large], LABELS[cell, small]) for cell in CELLS]
+    compared = study.joined(verdict((a, b), test[a], test[b]) for a, b in ends)
     return Answer(
         [
-            sentence(
-                "{} units compared with {}, test perplexity: {}.",
-                large,
-                small,
-                study.joined(
-                    verdict(
-                        (LABELS[cell, large], LABELS[cell, small]),
-                        test[LABELS[cell, large]],
-                        test[LABELS[cell, small]],
-                    )
-                    for cell in CELLS
-                ),
-            ),
+            sentence("{} units compared with {}, test perplexity: {}.", large, small, compared),
             sentence(
                 "Change of the test perplexity when the width doubles, the slope of a line fitted "
                 "for each seed, compared with none: {}.",
@@ -106,14 +96,7 @@ def answer(results: Results) -> Answer:
             "test perplexity, {} units compared with {}: {}.",
             large,
             small,
-            study.joined(
-                verdict(
-                    (LABELS[cell, large], LABELS[cell, small]),
-                    test[LABELS[cell, large]],
-                    test[LABELS[cell, small]],
-                )
-                for cell in CELLS
-            ),
+            compared,
         ),
     )
 

@@ -15,7 +15,8 @@ COUNTED = {"trigram": "model.order=3", NGRAM: "model.order=5"}
 NGRAM_JOBS = study.grid(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,))
 TRANSFORMER = "Transformer"
 TRANSFORMER_JOBS = study.grid(study.PROFILE, {TRANSFORMER: study.tuned("transformer")})
-MIXED = {name: f"{name} and 5-gram" for name in (*CELLS, TRANSFORMER)}
+NEURAL = (*CELLS, TRANSFORMER)
+MIXED = {name: f"{name} and 5-gram" for name in NEURAL}
 CACHED = "5-gram and cache"
 CACHE = ("evaluation.cache.size=500", "evaluation.cache.theta=0", "evaluation.cache.weight=0.1")
 ADAPTED = {CACHED: "cache", **dict.fromkeys(MIXED.values(), "mixture")}
@@ -50,14 +51,13 @@ def figure(results: Results, label: str) -> Measured:
 
 def answer(results: Results) -> Answer:
     test = {label: figure(results, label) for label in WHAT}
-    neural = (*CELLS, TRANSFORMER)
-    against = study.joined(verdict((name, NGRAM), test[name], test[NGRAM]) for name in neural)
+    against = study.joined(verdict((name, NGRAM), test[name], test[NGRAM]) for name in NEURAL)
     return Answer(
         [
             sentence("Each compared with the Kneser-Ney 5-gram, test perplexity: {}.", against),
             sentence(
                 "Each compared with the 5-gram and its cache: {}.",
-                study.joined(verdict((name, CACHED), test[name], test[CACHED]) for name in neural),
+                study.joined(verdict((name, CACHED), test[name], test[CACHED]) for name in NEURAL),
             ),
             sentence(
                 "With the 5-gram mixed in, compared with the model alone: {}.",

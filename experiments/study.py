@@ -31,7 +31,7 @@ def tuned(model: str) -> str:
 
 CELLS = {"RNN": "model=rnn", "LSTM": "model=lstm", "GRU": "model=gru"}
 TUNED = {cell: tuned(cell.lower()) for cell in CELLS}
-CORPUS = "data=wikipedia" if FULL else "data=lee_news data.batching.batch_size=8 training.epochs=4"
+CORPUS = "data=wikipedia" if FULL else "data=lee_news"
 """The text of the profile: six hundred thousand subwords, which a training reads six times, or a
 seventh of that, four times."""
 TOKENIZER = f"data/tokenizer=subword data.tokenizer.size={4000 if FULL else 2000}"

@@ -15,8 +15,8 @@ from unroll.report import plots
 from unroll.report.figures import Points
 from unroll.report.page import Answer, sentence, shown
 from unroll.report.plots import Panel
-from unroll.report.runs import Record, measured
-from unroll.report.verdict import verdict
+from unroll.report.runs import Measured, Record, measured
+from unroll.report.verdict import Verdict, verdict
 
 LOSS = "train/loss"
 PAIR = ("RNN", "LSTM")
@@ -38,18 +38,19 @@ def answer(results: Results) -> Answer:
     )
     best, last = (
         study.measures(results, [*PAIR, *FREE.values()], figure)
-        for figure in (_best_valid, _last_valid)
+        for figure in (_best_valid, "valid/loss")
     )
 
     counted = measured(results[COUNTS], LOSS, exact=True)
-    blind = measured(results["LSTM"], lambda run: math.log(run.value("data.vocabulary_size")))
+
+    def blind(run: Record) -> float:
+        return math.log(run.value("data.vocabulary_size"))
 
     def without_context(run: Record) -> float:
-        start = math.log(run.value("data.vocabulary_size"))
-        return 100 * (start - counted.mean) / (start - _end(run))
+        return 100 * (blind(run) - counted.mean) / (blind(run) - _end(run))
 
-    def compared(found: dict, better: str = "lower", form: str = ".2f") -> object:  # type: ignore[type-arg]
-        return verdict(PAIR, found["RNN"], found["LSTM"], better, form)
+    def compared(found: dict[str, Measured], better: str = "lower") -> Verdict:
+        return verdict(PAIR, found["RNN"], found["LSTM"], better, ".2f")
 
     return Answer(
         [
@@ -66,7 +67,7 @@ def answer(results: Results) -> Answer:
                 "the way, compared with those counts: {}; {}. The learning rate climbs over the "
                 "first 100 steps, and each cell has its own.",
                 study.param(results["LSTM"], "data.vocabulary_size"),
-                shown(blind, ".2f"),
+                shown(measured(results["LSTM"], blind), ".2f"),
                 shown(counted, ".2f"),
                 shown(measured(results["LSTM"], without_context), ".0f"),
                 *(verdict((cell, "the counts"), early[cell], counted, form=".2f") for cell in PAIR),
@@ -120,7 +121,7 @@ def answer(results: Results) -> Answer:
                         "epochs",
                         "nats per token",
                         {
-                            f"{kind}": [_by_epoch(run, key) for run in results[label]]
+                            kind: [_by_epoch(run, key) for run in results[label]]
                             for kind, key in (
                                 ("training", "train/epoch_loss"),
                                 ("validation", "valid/loss"),
@@ -166,10 +167,6 @@ def answer(results: Results) -> Answer:
 
 def _best_valid(record: Record) -> float:
     return min(value for _, value in record.curve("valid/loss"))
-
-
-def _last_valid(record: Record) -> float:
-    return record.curve("valid/loss")[-1][1]
 
 
 def _by_epoch(record: Record, key: str) -> Points:

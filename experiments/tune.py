@@ -61,18 +61,20 @@ def write_chosen(results: Results, model: str, folder: Path) -> str:
     best = min(trials, key=lambda trial: reached(results, trial))
     comment = COMMENT.format(
         full=" FULL=1" if study.FULL else "",
-        corpus=study.CORPUS.split()[0],
+        corpus=study.CORPUS,
         trials=len(trials),
         epochs=results[label(*best)][0].params["training.epochs"],
         perplexity=reached(results, best),
         rates=", ".join(f"{rate:g}" for rate in RATES),
     )
-    words = ["experiment=study/_study", f"model={model}", f"optimizer.learning_rate={best[1]:g}"]
+    words = [
+        f"experiment={study.CHOSEN}/_study",
+        f"model={model}",
+        f"optimizer.learning_rate={best[1]:g}",
+    ]
     if model == "transformer":
         (run,) = results[label(*best)]
         words.append(f"model.feedforward_size={run.params['model.feedforward_size']}")
-    if not study.FULL:
-        words += study.CORPUS.split()
     return overlay.write(folder / f"{model}.yaml", comment, words)
 
 

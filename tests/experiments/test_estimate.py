@@ -35,7 +35,7 @@ def test_what_is_left_follows_the_pace_of_this_machine(
 def write(path: Path, results: dict[str, dict[str, list[float]]]) -> Any:
     runs: Any = {
         study: {
-            label: [SimpleNamespace(seconds=seconds) for seconds in found]
+            label: [SimpleNamespace(seconds=each, run_id=f"{each:g} s") for each in found]
             for label, found in labels.items()
         }
         for study, labels in results.items()
@@ -66,6 +66,8 @@ def test_a_job_takes_what_it_took_on_the_page_and_one_that_is_new_the_mean(
         estimate.measured.cache_clear()
         assert estimate.seconds("cells", "RNN") == 100.0
         assert estimate.seconds("memory", "RNN, gap 3") == 5.0  # only known of the other profile
+        again = {"cells": {"GRU": [30.0], "GRU, scored by another job": [30.0]}}
+        assert write(estimate.MEASURED, again)["full"] == {"cells: GRU": 30.0}
     finally:
         estimate.measured.cache_clear()
 

@@ -26,7 +26,7 @@ COMPARING = re.compile(
     r"gains?|helps?|hurts?|rises?|falls?|grows?|shrinks?|improves?|costs?|wins?|loses?)\b",
     re.IGNORECASE,
 )
-DEFINED = ("largest gradient norm", "lower case", "one gate less", "repeats less")
+DEFINED = ("largest gradient norm", "lower case", "one gate less")
 """Phrases that name a quantity or a fact of arithmetic."""
 
 

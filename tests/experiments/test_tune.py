@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from experiments import tune
+from experiments import study, tune
 
 
 class Trial:
@@ -39,7 +39,7 @@ def test_the_overlay_has_the_trial_with_the_least_validation_perplexity(
     overlay = yaml.safe_load((tmp_path / "gru.yaml").read_text())
     assert float(overlay["optimizer"]["learning_rate"]) == 8e-3
     assert {"override /model": "gru"} in overlay["defaults"]
-    assert overlay["defaults"][0] == "/experiment/study/_study"
+    assert overlay["defaults"][0] == f"/experiment/{study.CHOSEN}/_study"
     assert "of 7 epochs" in text
     assert "50.0" in text
     tune.write_chosen(results, "transformer", tmp_path)

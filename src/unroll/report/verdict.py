@@ -1,7 +1,7 @@
 """Comparisons: what two samples, paired by seed, allow a page to say.
 
-Every sentence of a page that compares comes from ``verdict``. Its caller says which values are
-better, never what to conclude.
+Every sentence of a page that compares comes from ``verdict``, and every choice from ``best``. Their
+caller says which values are better, never what to conclude.
 """
 
 from __future__ import annotations
