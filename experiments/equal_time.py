@@ -13,10 +13,10 @@ from experiments.models import NEURAL, NGRAM, TRANSFORMER
 from experiments.study import Question, Results, Study
 from unroll.report import plots
 from unroll.report.figures import Points
-from unroll.report.page import Answer, Table, number, sentence, shown, written
+from unroll.report.page import Answer, Table, linked, number, sentence, shown, written
 from unroll.report.plots import Panel
 from unroll.report.runs import Measured, Record
-from unroll.report.verdict import ranking
+from unroll.report.verdict import best, ranking
 
 VALID = "valid/perplexity"
 COUNTED = {NGRAM: models.COUNTED[NGRAM]}
@@ -61,8 +61,18 @@ def answer(results: Results) -> Answer:
 
     found = [{name: after(name, wait) for name in EVERY} for wait in waits]
     links = rates["LSTM"].runs
+    choices = sentence(
+        "Validation perplexity chooses, after so many seconds: {}.",
+        study.joined(
+            sentence(
+                "{}: {}", number(wait, links, ".0f"), linked(" or ".join(best(reached)), links)
+            )
+            for wait, reached in zip(waits, found, strict=True)
+        ),
+    )
     return Answer(
-        [
+        [choices]
+        + [
             sentence(
                 "{} seconds after the start, computed from targets and speed on one thread, what "
                 "each had reached in validation perplexity by then: {}",
@@ -106,11 +116,7 @@ def answer(results: Results) -> Answer:
                 "over seeds. " + speed.CAPTION,
             ),
         ],
-        found=sentence(
-            "after {} seconds, validation perplexity: {}",
-            number(waits[0], links, ".0f"),
-            ranking(found[0]),
-        ),
+        found=choices,
     )
 
 
