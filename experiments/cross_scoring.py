@@ -215,8 +215,8 @@ def lower_is_better(results: Results) -> Answer:
             ),
             sentence(
                 "No: the value alone does not decide. On held-out text of people it says how well "
-                "a model knows the language; on a model's own text, how sure of itself the model "
-                "is."
+                "a model predicts what people write; on a model's own text, how sure of itself "
+                "the model is."
             ),
         ],
         [

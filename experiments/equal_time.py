@@ -62,7 +62,8 @@ def answer(results: Results) -> Answer:
     found = [{name: after(name, wait) for name in EVERY} for wait in waits]
     links = rates["LSTM"].runs
     choices = sentence(
-        "Validation perplexity chooses, after so many seconds: {}.",
+        "Validation perplexity chooses, after so many seconds, with what trainings that had ended "
+        "by then had reached: {}.",
         study.joined(
             sentence(
                 "{}: {}", number(wait, links, ".0f"), linked(" or ".join(best(reached)), links)
@@ -112,7 +113,8 @@ def answer(results: Results) -> Answer:
                     ]
                     for name in EVERY
                 ],
-                "The minimum of the validation perplexity until then, mean ± standard deviation "
+                "The minimum of the validation perplexity at the validations until then, mean ± "
+                "standard deviation "
                 "over seeds. " + speed.CAPTION,
             ),
         ],

@@ -72,16 +72,16 @@ def answer(results: Results) -> Answer:
                 verdict(("GRU", "LSTM"), rate["GRU"], rate["LSTM"], "higher", ",.0f"),
             ),
             sentence(
-                "What was given up for it, test perplexity at equal units: {}. At equal "
-                "parameters, the GRU with {} units: {}.",
+                "Test perplexity, where a price would show as the LSTM in front. At equal units: "
+                "{}. At equal parameters, the GRU with {} units: {}.",
                 verdict(("GRU", "LSTM"), test["GRU"], test["LSTM"]),
                 study.param(results[EQUAL], "model.hidden_size"),
                 verdict(("GRU", "LSTM"), test[EQUAL], test["LSTM"]),
             ),
             sentence(
-                "If the LSTM is in front in test perplexity, that is the price of the cell with "
-                "three matrices; why was not tested. The sections Memory and Context compare LSTM "
-                "and GRU where something has to be kept for long."
+                "Where the LSTM is not in front, no price was found on this text; where it is, "
+                "why was not tested. The sections Memory and Context compare LSTM and GRU where "
+                "something has to be kept for long."
             ),
         ],
         [

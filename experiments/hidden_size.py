@@ -89,7 +89,8 @@ def answer(results: Results) -> Answer:
                 results,
                 results,
                 [study.PERPLEXITY, study.PARAMETERS],
-                "The learning rate was chosen at 128 units.",
+                "Dropout is set by the width, as the figure says; the learning rate was chosen at "
+                "128 units.",
             ),
         ],
         found=sentence(

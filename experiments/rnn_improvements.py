@@ -129,8 +129,8 @@ def answer(results: Results) -> Answer:
             sentence(
                 "All changes together, test perplexity: {}. The LSTM with the same changes: {}; "
                 "{}. How much of the distance from the lab's RNN to that LSTM the changes cover, "
-                "in per cent of the nats a token: {}, where 100 is that LSTM itself. The share has "
-                "a meaning only where the second verdict tells the two apart.",
+                "in per cent of the nats a token: {}, where 100 is that LSTM itself. This share "
+                "has a meaning only where that LSTM and the lab's RNN are told apart.",
                 verdict((ALL, BASELINE), test[ALL], test[BASELINE]),
                 verdict((LSTM, BASELINE), test[LSTM], test[BASELINE]),
                 verdict((ALL, LSTM), test[ALL], test[LSTM]),

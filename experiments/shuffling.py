@@ -46,8 +46,8 @@ def answer(results: Results) -> Answer:
                 "Neighbouring windows share all but one of their tokens, so an unshuffled batch is "
                 "one short stretch of text, read from {} neighbouring beginnings. Both are an LSTM "
                 "that is given the first {} articles of the training text and of the test text, "
-                "and that is scored as one stream. Test perplexity: {}. Where "
-                "the two splits do not agree, neither order is shown to be the right one.",
+                "and that is scored as one stream. Test perplexity: {}. Only where both splits "
+                "tell the two apart is it shown that the order matters.",
                 study.setting(results[mixed], "data.batching.batch_size"),
                 LIMIT,
                 compared(ordered, mixed),

@@ -45,8 +45,7 @@ def answer(results: Results) -> Answer:
                 "symbols. Words that occur at least twice in the training text give a list of {} "
                 "entries and leave {}% of the test words unknown; "
                 "subwords give {} entries and a sequence {} times as long, characters {} entries "
-                "and {} times. Those two spell whatever they read, but for {}% and {}% of their "
-                "tokens.",
+                "and {} times. Those two leave {}% and {}% of their tokens unknown.",
                 entries("word"),
                 unknown,
                 *(found for token in SPELLED for found in (entries(token), times_as_long(token))),
