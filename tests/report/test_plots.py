@@ -73,3 +73,9 @@ def test_a_logarithmic_axis_of_few_places_has_a_tick_at_each_and_no_other() -> N
     axes = drawn.figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20", "80"]
     assert not any(label.get_text() for label in axes.get_xticklabels(minor=True))
+
+
+def test_an_axis_of_epochs_has_no_ticks_between_them() -> None:
+    curve = [(1.0, 4.0), (2.0, 3.0), (3.0, 2.5), (4.0, 2.4)]
+    drawn = plots.curves("c", "", [Panel("epochs", "y", {"a": [curve]})])
+    assert all(float(tick).is_integer() for tick in drawn.figure.axes[0].get_xticks())

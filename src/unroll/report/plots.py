@@ -6,7 +6,7 @@ What is not finite is left out of a plot; the tables show it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,12 +66,14 @@ def _panel(axes: Any, panel: Panel) -> None:
             looks = known[label] | {"linestyle": "none", "markersize": 7}
             axes.plot(*zip(*points, strict=True), label=f"{label}: published", **looks)
     _levels(axes, panel.levels, known)
+    runs = [line for found in panel.lines.values() for line in found]
+    places = {x for line in runs for x, _ in finite(line)}
     if panel.log_x:
         axes.set_xscale("log")
-        runs = [line for found in panel.lines.values() for line in found]
-        places = {x for line in runs for x, _ in finite(line)}
         if len(places) <= MEASURED_PLACES:
             _ticks_at(axes, sorted(places))
+    else:
+        _whole_numbers(axes, places)
     if panel.log_y:
         logarithmic(axes)
     if panel.limits is not None:
@@ -84,6 +86,12 @@ def _ticks_at(axes: Any, places: Sequence[float]) -> None:
     """Ticks of the x axis where something was measured, as plain numbers."""
     axes.set_xticks(places, [f"{place:g}" for place in places])
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+
+
+def _whole_numbers(axes: Any, places: Iterable[float]) -> None:
+    """No ticks between whole numbers where nothing stands between them."""
+    if all(float(place).is_integer() for place in places):
+        axes.locator_params(axis="x", integer=True)
 
 
 def lines(
@@ -215,8 +223,8 @@ def scatter(
             axes.plot(*zip(*known, strict=True), label=label, **looks)
     if log_x:
         axes.set_xscale("log")
-    elif all(float(place).is_integer() for points in series.values() for place, _ in points):
-        axes.locator_params(axis="x", integer=True)
+    else:
+        _whole_numbers(axes, (place for points in series.values() for place, _ in points))
     named(axes, x, y)
     _legend(axes)
     return Drawing(name, caption, figure)
