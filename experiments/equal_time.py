@@ -1,133 +1,147 @@
-"""Which model to take for a given wait: validation perplexity against seconds of training.
+"""Which model to take for a given wait: test bits per character against seconds of training.
 
-The runs are those of ``models``. Their seconds are the targets learned so far, divided by the speed
-of the same model in jobs that ran alone on one thread; validation and loading are left out.
+Each network is trained for one epoch, for two, and for those of ``models``. Seconds are the targets
+learned, divided by the speed of the same model in jobs that ran alone on one thread; validation and
+loading are left out.
 """
 
 from __future__ import annotations
-
-import math
 
 from experiments import models, speed, study
 from experiments.models import NEURAL, NGRAM, TRANSFORMER
 from experiments.study import Question, Results, Study
 from unroll.report import plots
 from unroll.report.figures import Points
-from unroll.report.page import Answer, Table, linked, number, sentence, shown, written
+from unroll.report.page import Answer, linked, number, sentence, shown
 from unroll.report.plots import Panel
-from unroll.report.runs import Measured, Record
+from unroll.report.runs import Measured, Record, measured
 from unroll.report.verdict import best, ranking
 
-VALID = "valid/perplexity"
 COUNTED = {NGRAM: models.COUNTED[NGRAM]}
 EVERY = (*NEURAL, NGRAM)
+TUNED = {**study.TUNED, TRANSFORMER: study.tuned("transformer")}
+BRIEF = {
+    (name, epochs): f"{name}, {words}"
+    for name in NEURAL
+    for epochs, words in {1: "one epoch", 2: "two epochs"}.items()
+}
+BITS = "test/bits_per_character"
 WAITS = 5
-"""How many waits the table has, from the first validation of the slowest model to its last one."""
+"""How many waits are compared: from where each model has a training that ended, to where all have
+ended."""
 
 
-def learned(record: Record, name: str, step: float) -> float:
-    """Targets learned up to an optimizer step."""
-    if name == NGRAM:
+def trainings(name: str) -> list[str]:
+    """The labels of what a model was trained for, from the shortest to the longest."""
+    return [label for (model, _), label in BRIEF.items() if model == name] + [name]
+
+
+def targets(record: Record, label: str) -> float:
+    """Targets learned to the end of a training; of a count, the tokens counted."""
+    if label == NGRAM:
         return float(record.result()["tokens"])
     size = record.value("data.batching.batch_size") * record.value("data.batching.length")
-    return step * size
-
-
-def timed_curve(record: Record, name: str, rate: float) -> Points:
-    """Seconds and validation perplexity at each validation."""
-    return [(learned(record, name, step) / rate, value) for step, value in record.curve(VALID)]
-
-
-def best_by(curve: Points, seconds: float) -> float:
-    """The best perplexity after that wait; NaN before the first validation."""
-    return min((value for second, value in curve if second <= seconds), default=math.nan)
+    return record.curve("valid/perplexity")[-1][0] * size
 
 
 def answer(results: Results) -> Answer:
     rates = speed.speeds(results, EVERY)
-    curves = {
-        name: [timed_curve(record, name, rates[name].mean) for record in results[name]]
+    seconds = {
+        label: targets(results[label][0], label) / rates[name].mean
         for name in EVERY
+        for label in trainings(name)
     }
-    known = [curve for name in NEURAL for curve in curves[name]]
-    first = max((curve[0][0] for curve in known if curve), default=math.nan)
-    longest = max((curve[-1][0] for curve in known if curve), default=math.nan)
-    between = [(longest / first) ** (step / (WAITS - 1)) for step in range(1, WAITS - 1)]
-    waits = [first, *(first * factor for factor in between), longest]
+    bits = {label: measured(results[label], BITS, exact=label == NGRAM) for label in seconds}
+    first = max(seconds[trainings(name)[0]] for name in EVERY)
+    longest = max(seconds.values())
+    steps = WAITS - 1
+    waits = [*(first * (longest / first) ** (step / steps) for step in range(steps)), longest]
 
-    def after(name: str, wait: float) -> Measured:
-        values = tuple(best_by(curve, wait) for curve in curves[name])
-        return Measured(values, tuple(run.run_id for run in results[name]), exact=name == NGRAM)
+    def after(wait: float) -> dict[str, Measured]:
+        """What the longest training of each model that ended by then has reached."""
+        ended = {
+            name: [label for label in trainings(name) if seconds[label] <= wait] for name in EVERY
+        }
+        return {name: bits[labels[-1]] for name, labels in ended.items()}
 
-    found = [{name: after(name, wait) for name in EVERY} for wait in waits]
     links = rates["LSTM"].runs
     choices = sentence(
-        "Validation perplexity chooses, after so many seconds, with what trainings that had ended "
-        "by then had reached: {}.",
+        "Test bits per character choose, with the longest training of each model that ends within "
+        "so many seconds: {}.",
         study.joined(
             sentence(
-                "{}: {}", number(wait, links, ".0f"), linked(" or ".join(best(reached)), links)
+                "{}: {}",
+                number(wait, links, ".0f"),
+                linked(" or ".join(best(after(wait))), links),
             )
-            for wait, reached in zip(waits, found, strict=True)
+            for wait in waits
         ),
     )
     return Answer(
         [choices]
         + [
             sentence(
-                "{} seconds after the start, computed from targets and speed on one thread, what "
-                "each had reached in validation perplexity by then: {}",
+                "Within {} seconds, test bits per character: {}",
                 number(wait, links, ".0f"),
-                ranking(reached),
+                ranking(after(wait), form=".3f"),
             )
-            for wait, reached in ((waits[0], found[0]), (waits[-1], found[-1]))
+            for wait in (waits[0], waits[-1])
         ],
         [
             plots.curves(
                 "equal_time",
-                "Validation perplexity against seconds of training on one thread, a line for each "
-                "seed; the 5-gram is counted once. A line ends with its training, whose learning "
-                "rate reaches zero there: trainings planned for a longer or a shorter wait were "
-                "not made.",
+                "Test bits per character against seconds of training on one thread. Each mark is a "
+                "training of its own, whose learning rate reaches zero at its end; a line joins "
+                "those of one seed. The 5-gram is counted once.",
                 [
                     Panel(
                         "seconds (log scale)",
-                        "validation perplexity (log scale)",
-                        curves,
+                        "test bits per character",
+                        {name: lines(results, seconds, trainings(name)) for name in EVERY},
                         log_x=True,
-                        log_y=True,
                     )
                 ],
             ),
-            Table(
-                [
-                    "model",
-                    *(f"after {written(wait, '.0f')} s" for wait in waits),
-                    "targets a second",
-                ],
-                [
-                    [
-                        name,
-                        *(shown(reached[name]) for reached in found),
-                        speed.pace(results[speed.label(name)]),
-                    ]
-                    for name in EVERY
-                ],
-                "The minimum of the validation perplexity at the validations until then, mean ± "
-                "standard deviation "
-                "over seeds. " + speed.CAPTION,
+            study.table(
+                "training",
+                results,
+                seconds,
+                [study.EPOCHS, study.PERPLEXITY],
+                "Seconds are computed from targets and speed. " + speed.CAPTION,
+                {
+                    "test bits per character": lambda label: shown(bits[label], ".3f"),
+                    "seconds": lambda label: number(
+                        seconds[label], [run.run_id for run in results[label]], ",.0f"
+                    ),
+                    speed.HEAD: lambda label: speed.pace(results[speed.label(label.split(",")[0])]),
+                },
             ),
         ],
         found=choices,
     )
 
 
+def lines(results: Results, seconds: dict[str, float], labels: list[str]) -> list[Points]:
+    """A line for each seed through the trainings of a model."""
+    return [
+        [(seconds[label], run.value(BITS)) for label, run in zip(labels, runs, strict=True)]
+        for runs in zip(*(results[label] for label in labels), strict=True)
+    ]
+
+
 STUDY = Study(
     "equal_time",
     (
         *models.STUDY.jobs,
+        *study.grid(
+            study.PROFILE,
+            {
+                label: f"{TUNED[name]} training.epochs={epochs}"
+                for (name, epochs), label in BRIEF.items()
+            },
+        ),
         *speed.CELL_JOBS,
-        *speed.timed(study.PROFILE, {TRANSFORMER: study.tuned("transformer")}),
+        *speed.timed(study.PROFILE, {TRANSFORMER: TUNED[TRANSFORMER]}),
         *speed.timed(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,)),
     ),
     (
