@@ -34,8 +34,9 @@ def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
     lost.
     """
     chosen = uniform(len(weights), weights.device, generator)
-    whole = weights.shape[1] // BLOCK * BLOCK
-    parts = [weights[:, :whole].view(len(weights), -1, BLOCK).sum(dim=2)] if whole else []
+    count = weights.shape[1] // BLOCK
+    whole = count * BLOCK
+    parts = [weights[:, :whole].view(len(weights), count, BLOCK).sum(dim=2)] if whole else []
     if whole < weights.shape[1]:
         parts.append(weights[:, whole:].sum(dim=1, keepdim=True))
     blocks = torch.cat(parts, dim=1).to(chosen.dtype)
