@@ -39,7 +39,8 @@ def answer(results: Results) -> Answer:
                 "cells_perplexity",
                 "Test perplexity: a bar at the mean, a mark for each seed.",
                 "cell",
-                {"test perplexity": test},
+                "test perplexity",
+                test,
             ),
             study.table(
                 "cell",

@@ -93,11 +93,8 @@ def answer(results: Results) -> Answer:
                 "spread over seeds.",
                 "tokens back",
                 CONTEXTS,
-                {
-                    "test perplexity (log scale)": {
-                        cell: [at(results, cell, context) for context in CONTEXTS] for cell in CELLS
-                    }
-                },
+                "test perplexity (log scale)",
+                {cell: [at(results, cell, context) for context in CONTEXTS] for cell in CELLS},
                 log_x=True,
                 log_y=True,
             ),

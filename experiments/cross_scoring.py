@@ -348,11 +348,10 @@ def temperature(results: Results) -> Answer:
                 "Perplexity under the writer against temperature.",
                 "temperature",
                 TEMPERATURES,
+                "perplexity under the writer (log scale)",
                 {
-                    "perplexity under the writer (log scale)": {
-                        cell: [matrix.perplexity(cell, cell, mode) for mode in MODES[1:]]
-                        for cell in CELLS
-                    }
+                    cell: [matrix.perplexity(cell, cell, mode) for mode in MODES[1:]]
+                    for cell in CELLS
                 },
                 log_y=True,
                 levels={"people": matrix.own(None).mean},
@@ -362,11 +361,8 @@ def temperature(results: Results) -> Answer:
                 "Share of pairs of tokens that are distinct against temperature, over all cells.",
                 "temperature",
                 TEMPERATURES,
-                {
-                    "distinct pairs of tokens (%)": {
-                        "models": [matrix.diversity("distinct_2", mode, 100) for mode in MODES[1:]]
-                    }
-                },
+                "distinct pairs of tokens (%)",
+                {"models": [matrix.diversity("distinct_2", mode, 100) for mode in MODES[1:]]},
                 levels={"people": matrix.diversity("distinct_2", None, 100).mean},
             ),
             matrix.texts([("GRU", "0.3"), ("GRU", "0.8"), ("GRU", "1.5")]),

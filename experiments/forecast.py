@@ -133,7 +133,8 @@ def _errors(results: Results) -> Drawing:
         "Error against steps ahead: mean and standard deviation over the series.",
         "steps ahead k (points)",
         list(places),
-        {"root mean squared error (no unit)": {name: steps(name) for name in FORECASTERS}},
+        "root mean squared error (no unit)",
+        {name: steps(name) for name in FORECASTERS},
         levels={
             "noise": mlp[0].value("task.noise"),
             "deviation of the points": study.measures(results, ["MLP"], DEVIATION)["MLP"].mean,

@@ -54,11 +54,8 @@ def answer(results: Results) -> Answer:
                 f"{', '.join(map(str, DROPOUT.values()))}.",
                 "hidden size (units)",
                 SIZES,
-                {
-                    "test perplexity": {
-                        cell: [test[LABELS[cell, size]] for size in SIZES] for cell in CELLS
-                    }
-                },
+                "test perplexity",
+                {cell: [test[LABELS[cell, size]] for size in SIZES] for cell in CELLS},
                 log_x=True,
             ),
             plots.scatter(

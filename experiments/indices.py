@@ -50,7 +50,8 @@ def answer(results: Results) -> Answer:
                 "indices_speed",
                 "Training speed on one thread: a bar at the mean, a mark for each seed.",
                 "input",
-                {"targets learned a second": rate},
+                "targets learned a second",
+                rate,
             ),
             study.table(
                 "input",

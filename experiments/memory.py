@@ -63,11 +63,8 @@ def answer(results: Results) -> Answer:
                 "Symbols recalled against the gap; bars: spread over seeds.",
                 "gap (words)",
                 GAPS,
-                {
-                    "accuracy on the recalled symbol (%)": {
-                        name: [found[name, gap] for gap in GAPS] for name in VARIANTS
-                    }
-                },
+                "accuracy on the recalled symbol (%)",
+                {name: [found[name, gap] for gap in GAPS] for name in VARIANTS},
                 log_x=True,
                 levels={"chance": CHANCE},
             ),

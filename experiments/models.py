@@ -71,7 +71,8 @@ def answer(results: Results) -> Answer:
                 "models",
                 "Test perplexity of every model: a bar at the mean, a mark for each seed.",
                 "model",
-                {"test perplexity": test},
+                "test perplexity",
+                test,
             ),
             study.table(
                 "model",

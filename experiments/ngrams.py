@@ -163,7 +163,8 @@ def answer_too_long(results: Results) -> Answer:
                 "penn_treebank_large",
                 "Hours of each training on one thread, extrapolated.",
                 "model",
-                {"hours": hours_of},
+                "hours",
+                hours_of,
             ),
             Table(head, rows, speed.CAPTION),
         ],
@@ -208,11 +209,10 @@ def _answer(results: Results, name: str) -> Answer:
                 "Test perplexity against order; level lines: recurrent models, mean over seeds.",
                 "order (tokens)",
                 ORDERS,
+                "test perplexity (log scale)",
                 {
-                    "test perplexity (log scale)": {
-                        words: [test[label(smoothing, order)] for order in ORDERS]
-                        for smoothing, words in SMOOTHINGS.items()
-                    }
+                    words: [test[label(smoothing, order)] for order in ORDERS]
+                    for smoothing, words in SMOOTHINGS.items()
                 },
                 log_y=True,
                 levels={each: test[each].mean for each in neural},

@@ -179,7 +179,8 @@ def answer(results: Results) -> Answer:
                 "Test perplexity of the RNN with one change, with all, and with all but one, and "
                 "of the LSTM with all: a bar at the mean, a mark for each seed.",
                 "change",
-                {"test perplexity": {label: test[label] for label in rows}},
+                "test perplexity",
+                {label: test[label] for label in rows},
             ),
             study.table(
                 "change",

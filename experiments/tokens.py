@@ -75,7 +75,8 @@ def answer(results: Results) -> Answer:
                 "tokens_bits",
                 "Bits per character: a bar at the mean, a mark for each seed.",
                 "token",
-                {"bits per character on the test text": bits},
+                "bits per character on the test text",
+                bits,
             ),
             study.table(
                 "token",

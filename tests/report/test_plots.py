@@ -23,8 +23,8 @@ def drawings() -> list[Drawing]:
     marked = Panel("x", "y", {"a": [curve]}, marks={"a": [(1.0, 1.5)]}, levels={"l": math.nan})
     return [
         plots.curves("curves", "", [panel, marked]),
-        plots.lines("lines", "", "x", [1, 2], {"y": {"a": [VALUES["a"], VALUES["b"]]}}, log_y=True),
-        plots.bars("bars", "", "bar", {"y": VALUES, "z": VALUES}),
+        plots.lines("lines", "", "x", [1, 2], "y", {"a": [VALUES["a"], VALUES["b"]]}, log_y=True),
+        plots.bars("bars", "", "bar", "y", VALUES),
         plots.grouped_bars("grouped", "", "bar", {"y": {"g": VALUES, "h": {"a": VALUES["a"]}}}),
         plots.heat_map("map", "", "q", ("r", ["1"]), ("c", ["1", "2"]), [[1.0, math.nan]]),
         plots.heat_map("none", "", "q", ("r", ["1"]), ("c", ["1", "2"]), [list(BAD)]),
@@ -50,7 +50,7 @@ def test_a_curve_shows_its_finite_points_alone() -> None:
 
 
 def test_a_bar_ends_at_the_mean_and_every_run_has_a_mark() -> None:
-    drawn = plots.bars("b", "", "bar", {"y": {"a": Measured((1.0, 3.0, 5.0))}})
+    drawn = plots.bars("b", "", "bar", "y", {"a": Measured((1.0, 3.0, 5.0))})
     axes = drawn.figure.axes[0]
     assert axes.patches[0].get_width() == pytest.approx(3.0)
     assert axes.get_lines()[0].get_xdata().tolist() == [1.0, 3.0, 5.0]

@@ -99,54 +99,49 @@ def lines(
     caption: str,
     axis: str,
     places: Sequence[float],
-    panels: Mapping[str, Mapping[str, Sequence[Measured]]],
+    quantity: str,
+    found: Mapping[str, Sequence[Measured]],
     *,
     log_x: bool = False,
     log_y: bool = False,
     levels: Mapping[str, float] | None = None,
 ) -> Drawing:
-    """Means with their spread at a few places of the x axis; a panel for each quantity."""
-    figure, grid = new(rows=len(panels), height=3.4 if len(panels) == 1 else 2.7)
-    for axes, (quantity, found) in zip(getattr(grid, "flat", [grid]), panels.items(), strict=True):
-        known = styles([*found, *(levels or {})])
-        for label, measures in found.items():
-            shown = [
-                (place, measure.mean, measure.spread)
-                for place, measure in zip(places, measures, strict=True)
-                if math.isfinite(measure.spread) and math.isfinite(measure.mean)
-            ]
-            if shown:
-                x, y, spread = zip(*shown, strict=True)
-                axes.errorbar(x, y, yerr=spread, label=label, capsize=3, **known[label])
-        _levels(axes, levels or {}, known)
-        if log_x:
-            axes.set_xscale("log")
-        _ticks_at(axes, places)
-        if log_y:
-            logarithmic(axes)
-        named(axes, axis, quantity)
-        _legend(axes)
+    """Means with their spread at a few places of the x axis."""
+    figure, axes = new(height=3.4)
+    known = styles([*found, *(levels or {})])
+    for label, measures in found.items():
+        shown = [
+            (place, measure.mean, measure.spread)
+            for place, measure in zip(places, measures, strict=True)
+            if math.isfinite(measure.spread) and math.isfinite(measure.mean)
+        ]
+        if shown:
+            x, y, spread = zip(*shown, strict=True)
+            axes.errorbar(x, y, yerr=spread, label=label, capsize=3, **known[label])
+    _levels(axes, levels or {}, known)
+    if log_x:
+        axes.set_xscale("log")
+    _ticks_at(axes, places)
+    if log_y:
+        logarithmic(axes)
+    named(axes, axis, quantity)
+    _legend(axes)
     return Drawing(name, caption, figure)
 
 
 def bars(
-    name: str, caption: str, axis: str, panels: Mapping[str, Mapping[str, Measured]]
+    name: str, caption: str, axis: str, quantity: str, found: Mapping[str, Measured]
 ) -> Drawing:
-    """Horizontal bars at the mean, a mark for each run; a panel for each quantity.
-
-    ``axis`` says what the bars are.
-    """
-    grouped = {
-        quantity: {label: {"": measure} for label, measure in found.items()}
-        for quantity, found in panels.items()
-    }
-    return grouped_bars(name, caption, axis, grouped)
+    """Horizontal bars at the mean, a mark for each run; ``axis`` says what the bars are."""
+    alone = {label: {"": measure} for label, measure in found.items()}
+    return grouped_bars(name, caption, axis, {quantity: alone})
 
 
 def grouped_bars(
     name: str, caption: str, axis: str, panels: Mapping[str, Mapping[str, Mapping[str, Measured]]]
 ) -> Drawing:
-    """Bars of several shades grouped under one name: ``panels[quantity][bar][shade]``."""
+    """Bars of several shades grouped under one name, a panel for each quantity:
+    ``panels[quantity][bar][shade]``."""
     count = max(sum(map(len, found.values())) for found in panels.values())
     height = 0.9 + 0.32 * count
     figure, grid = new(rows=len(panels), height=height)

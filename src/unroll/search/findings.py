@@ -87,7 +87,7 @@ def drawings(search: Search, trials: list[FrozenTrial]) -> list[Drawing]:
     if shares:
         caption = "The share of each key in reaching the better trials, by PED-ANOVA."
         measures = {key: Measured((share,)) for key, share in shares.items()}
-        plots.append(bars("importance", caption, "key", {"importance (PED-ANOVA)": measures}))
+        plots.append(bars("importance", caption, "key", "importance (PED-ANOVA)", measures))
     return plots
 
 
