@@ -72,9 +72,6 @@ def write_chosen(results: Results, model: str, folder: Path) -> str:
         f"model={model}",
         f"optimizer.learning_rate={best[1]:g}",
     ]
-    if model == "transformer":
-        (run,) = results[label(*best)]
-        words.append(f"model.feedforward_size={run.params['model.feedforward_size']}")
     return overlay.write(folder / f"{model}.yaml", comment, words)
 
 

@@ -16,7 +16,7 @@ class Trial:
 
     def __init__(self, best: float) -> None:
         self.best = best
-        self.params = {"model.feedforward_size": "512", "training.epochs": "7"}
+        self.params = {"training.epochs": "7"}
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         assert key == "valid/perplexity"
@@ -34,7 +34,6 @@ def test_the_overlay_has_the_trial_with_the_least_validation_perplexity(
         tune.label(*trial): [Trial(100.0 + number)] for number, trial in enumerate(tune.TRIALS)
     }
     results[tune.label("gru", 8e-3)] = [Trial(50.0)]
-    results[tune.label("transformer", 2e-3)] = [Trial(60.0)]
     text = tune.write_chosen(results, "gru", tmp_path)
     overlay = yaml.safe_load((tmp_path / "gru.yaml").read_text())
     assert float(overlay["optimizer"]["learning_rate"]) == 8e-3
@@ -42,6 +41,3 @@ def test_the_overlay_has_the_trial_with_the_least_validation_perplexity(
     assert overlay["defaults"][0] == f"/experiment/{study.CHOSEN}/_study"
     assert "of 7 epochs" in text
     assert "50.0" in text
-    tune.write_chosen(results, "transformer", tmp_path)
-    model = yaml.safe_load((tmp_path / "transformer.yaml").read_text())["model"]
-    assert model == {"feedforward_size": 512}  # as the trials had it

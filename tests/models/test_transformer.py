@@ -261,6 +261,15 @@ def test_tied_weights_one_hot_vectors_and_sparse_softmaxes_work_as_with_a_cell(m
     assert hidden.shape == (2, 3, 12)
 
 
+@pytest.mark.parametrize(("words", "units"), [([], 4 * 64), (["model.feedforward_size=5"], 5)])
+def test_the_network_after_attention_is_four_times_as_wide_as_a_layer_or_as_wide_as_set(
+    composed, words, units
+):
+    config = composed("model=transformer", "model.hidden_size=64", *words).model
+    block = LanguageModel(config, 10).cell.blocks[0]
+    assert (block.feedforward_in.out_features, block.feedforward_out.in_features) == (units, units)
+
+
 def test_weights_start_small_and_those_added_to_the_stream_smaller(composed):
     config = replace(composed("model=transformer").model, layers=8)
     made = LanguageModel(config, 2000)

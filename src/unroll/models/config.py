@@ -323,8 +323,8 @@ class TransformerConfig(NeuralConfig):
 
     heads: int
     """Heads of attention in a layer."""
-    feedforward_size: int
-    """Units of the network after attention."""
+    feedforward_size: int | None
+    """Units of the network after attention; null: four times the hidden size."""
     context: int
     """Tokens that a layer attends to, the current one included. What a prediction depends on goes
     back further with each layer: 1 + layers * (context - 1) tokens."""
@@ -333,12 +333,17 @@ class TransformerConfig(NeuralConfig):
         super().__post_init__()
         for key in ("heads", "feedforward_size", "context"):
             value = getattr(self, key)
-            require(value >= 1, f"model.{key}={value}: must be at least 1")
+            require(value is None or value >= 1, f"model.{key}={value}: must be at least 1")
         require(
             self.hidden_size % (2 * self.heads) == 0,
             f"model.hidden_size={self.hidden_size}: must be a multiple of 2 * model.heads "
             f"({2 * self.heads}), because each head turns pairs of its entries",
         )
+
+    @property
+    def feedforward_width(self) -> int:
+        """``feedforward_size``, where null stands for a number."""
+        return self.feedforward_size or 4 * self.hidden_size
 
 
 @register("model", "ngram", builds="unroll.models.ngram:NGramModel")

@@ -130,8 +130,8 @@ class Block(nn.Module):
         self.attention_in = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
         self.feedforward_norm = nn.LayerNorm(width)
-        self.feedforward_in = nn.Linear(width, config.feedforward_size)
-        self.feedforward_out = nn.Linear(config.feedforward_size, width)
+        self.feedforward_in = nn.Linear(width, config.feedforward_width)
+        self.feedforward_out = nn.Linear(config.feedforward_width, width)
         self.dropout = Dropout(config.dropout, 1 if config.one_mask else None)
 
     def forward(
