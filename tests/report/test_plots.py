@@ -25,7 +25,9 @@ def drawings() -> list[Drawing]:
         plots.curves("curves", "", [panel, marked]),
         plots.lines("lines", "", "x", [1, 2], "y", {"a": [VALUES["a"], VALUES["b"]]}, log_y=True),
         plots.bars("bars", "", "bar", "y", VALUES),
-        plots.grouped_bars("grouped", "", "bar", {"y": {"g": VALUES, "h": {"a": VALUES["a"]}}}),
+        plots.grouped_bars(
+            "grouped", "", "bar", {"y": {"g": VALUES, "h": {"a": VALUES["a"]}}, "z": {"g": VALUES}}
+        ),
         plots.heat_map("map", "", "q", ("r", ["1"]), ("c", ["1", "2"]), [[1.0, math.nan]]),
         plots.heat_map("none", "", "q", ("r", ["1"]), ("c", ["1", "2"]), [list(BAD)]),
         plots.scatter("scatter", "", "x", "y", {"a": curve, "b": []}, log_x=True),

@@ -342,7 +342,7 @@ class TransformerConfig(NeuralConfig):
 
     @property
     def feedforward_width(self) -> int:
-        """``feedforward_size``, where null stands for a number."""
+        """Units of the network after attention: as set, or four times the hidden size."""
         return self.feedforward_size or 4 * self.hidden_size
 
 
