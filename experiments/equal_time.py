@@ -7,97 +7,112 @@ loading are left out.
 
 from __future__ import annotations
 
+import statistics
+
 from experiments import models, speed, study
 from experiments.models import NEURAL, NGRAM, TRANSFORMER
-from experiments.study import Question, Results, Study
+from experiments.study import BITS, Question, Results, Study
 from unroll.report import plots
 from unroll.report.figures import Points
-from unroll.report.page import Answer, linked, number, sentence, shown
+from unroll.report.page import Answer, linked, number, sentence
 from unroll.report.plots import Panel
-from unroll.report.runs import Measured, Record, measured
+from unroll.report.runs import Measured, measured
 from unroll.report.verdict import best, ranking
 
 COUNTED = {NGRAM: models.COUNTED[NGRAM]}
 EVERY = (*NEURAL, NGRAM)
 TUNED = {**study.TUNED, TRANSFORMER: study.tuned("transformer")}
-BRIEF = {
+SHORT = {
     (name, epochs): f"{name}, {words}"
     for name in NEURAL
     for epochs, words in {1: "one epoch", 2: "two epochs"}.items()
 }
-BITS = "test/bits_per_character"
+TRAININGS = {
+    name: [*(label for (model, _), label in SHORT.items() if model == name), name] for name in EVERY
+}
+"""The labels of the trainings of each model, from the shortest to the longest."""
+MODEL_OF = {label: name for name, labels in TRAININGS.items() for label in labels}
 WAITS = 5
 """How many waits are compared: from where each model has a training that ended, to where all have
 ended."""
 
 
-def trainings(name: str) -> list[str]:
-    """The labels of what a model was trained for, from the shortest to the longest."""
-    return [label for (model, _), label in BRIEF.items() if model == name] + [name]
+def seconds_of(results: Results, speeds: dict[str, Measured]) -> dict[str, float]:
+    """What each training takes: its targets divided by the median speed of its model."""
+    return {
+        label: results[label][0].result()["tokens"] / statistics.median(speeds[name].values)
+        for label, name in MODEL_OF.items()
+    }
 
 
-def targets(record: Record, label: str) -> float:
-    """Targets learned to the end of a training; of a count, the tokens counted."""
-    if label == NGRAM:
-        return float(record.result()["tokens"])
-    size = record.value("data.batching.batch_size") * record.value("data.batching.length")
-    return record.curve("valid/perplexity")[-1][0] * size
+def waits_of(seconds: dict[str, float]) -> list[float]:
+    """The waits that are compared, each longer than the one before by the same factor."""
+    first = max(seconds[labels[0]] for labels in TRAININGS.values())
+    longest = max(seconds.values())
+    steps = WAITS - 1
+    return [*(first * (longest / first) ** (step / steps) for step in range(steps)), longest]
+
+
+def within(wait: float, seconds: dict[str, float]) -> dict[str, str]:
+    """The longest training of each model that ends within a wait."""
+    return {
+        name: [label for label in labels if seconds[label] <= wait][-1]
+        for name, labels in TRAININGS.items()
+    }
 
 
 def answer(results: Results) -> Answer:
-    rates = speed.speeds(results, EVERY)
-    seconds = {
-        label: targets(results[label][0], label) / rates[name].mean
-        for name in EVERY
-        for label in trainings(name)
+    speeds = speed.speeds(results, EVERY)
+    runs = [run for measure in speeds.values() for run in measure.runs]
+    seconds = seconds_of(results, speeds)
+    waits = waits_of(seconds)
+    bits = {
+        label: measured(results[label], BITS.figure, exact=label == NGRAM) for label in MODEL_OF
     }
-    bits = {label: measured(results[label], BITS, exact=label == NGRAM) for label in seconds}
-    first = max(seconds[trainings(name)[0]] for name in EVERY)
-    longest = max(seconds.values())
-    steps = WAITS - 1
-    waits = [*(first * (longest / first) ** (step / steps) for step in range(steps)), longest]
+    reached = {
+        wait: {name: bits[label] for name, label in within(wait, seconds).items()} for wait in waits
+    }
 
-    def after(wait: float) -> dict[str, Measured]:
-        """What the longest training of each model that ended by then has reached."""
-        ended = {
-            name: [label for label in trainings(name) if seconds[label] <= wait] for name in EVERY
-        }
-        return {name: bits[labels[-1]] for name, labels in ended.items()}
+    def choice(found: dict[str, Measured]) -> object:
+        names = best(found)
+        return linked(" or ".join(names), [run for name in names for run in found[name].runs])
 
-    links = rates["LSTM"].runs
     choices = sentence(
         "Test bits per character choose, with the longest training of each model that ends within "
-        "so many seconds: {}.",
+        "so many computed seconds: {}.",
         study.joined(
-            sentence(
-                "{}: {}",
-                number(wait, links, ".0f"),
-                linked(" or ".join(best(after(wait))), links),
-            )
-            for wait in waits
+            sentence("{}: {}", number(wait, runs, ",.1f"), choice(found))
+            for wait, found in reached.items()
         ),
     )
     return Answer(
         [choices]
         + [
             sentence(
-                "Within {} seconds, test bits per character: {}",
-                number(wait, links, ".0f"),
-                ranking(after(wait), form=".3f"),
+                "Within {} computed seconds, test bits per character: {}",
+                number(wait, runs, ",.1f"),
+                ranking(reached[wait], form=".3f"),
             )
             for wait in (waits[0], waits[-1])
         ],
         [
             plots.curves(
                 "equal_time",
-                "Test bits per character against seconds of training on one thread. Each mark is a "
-                "training of its own, whose learning rate reaches zero at its end; a line joins "
-                "those of one seed. The 5-gram is counted once.",
+                "Test bits per character against seconds of training: targets learned, divided by "
+                "the speed on one thread, without validation and loading. Each mark is a training "
+                "of its own, whose learning rate reaches zero at its end; a line joins those of "
+                "one seed. The 5-gram is counted once.",
                 [
                     Panel(
-                        "seconds (log scale)",
+                        "computed seconds (log scale)",
                         "test bits per character",
-                        {name: lines(results, seconds, trainings(name)) for name in EVERY},
+                        {
+                            name: lines_by_seed(
+                                [seconds[label] for label in labels],
+                                [bits[label].values for label in labels],
+                            )
+                            for name, labels in TRAININGS.items()
+                        },
                         log_x=True,
                     )
                 ],
@@ -105,15 +120,15 @@ def answer(results: Results) -> Answer:
             study.table(
                 "training",
                 results,
-                seconds,
-                [study.EPOCHS, study.PERPLEXITY],
-                "Seconds are computed from targets and speed. " + speed.CAPTION,
+                MODEL_OF,
+                [study.EPOCHS, study.PERPLEXITY, BITS],
+                "The learning rate of a model was chosen once, not for each of its trainings. "
+                + speed.CAPTION,
                 {
-                    "test bits per character": lambda label: shown(bits[label], ".3f"),
-                    "seconds": lambda label: number(
-                        seconds[label], [run.run_id for run in results[label]], ",.0f"
+                    "computed seconds": lambda label: number(
+                        seconds[label], [run.run_id for run in results[label]], ",.2f"
                     ),
-                    speed.HEAD: lambda label: speed.pace(results[speed.label(label.split(",")[0])]),
+                    speed.HEAD: lambda label: speed.pace(results[speed.label(MODEL_OF[label])]),
                 },
             ),
         ],
@@ -121,12 +136,9 @@ def answer(results: Results) -> Answer:
     )
 
 
-def lines(results: Results, seconds: dict[str, float], labels: list[str]) -> list[Points]:
+def lines_by_seed(places: list[float], values: list[tuple[float, ...]]) -> list[Points]:
     """A line for each seed through the trainings of a model."""
-    return [
-        [(seconds[label], run.value(BITS)) for label, run in zip(labels, runs, strict=True)]
-        for runs in zip(*(results[label] for label in labels), strict=True)
-    ]
+    return [list(zip(places, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 STUDY = Study(
@@ -137,11 +149,10 @@ STUDY = Study(
             study.PROFILE,
             {
                 label: f"{TUNED[name]} training.epochs={epochs}"
-                for (name, epochs), label in BRIEF.items()
+                for (name, epochs), label in SHORT.items()
             },
         ),
-        *speed.CELL_JOBS,
-        *speed.timed(study.PROFILE, {TRANSFORMER: TUNED[TRANSFORMER]}),
+        *speed.timed(study.PROFILE, TUNED),
         *speed.timed(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,)),
     ),
     (

@@ -147,8 +147,7 @@ class Column:
 
 PARAMETERS = Column("parameters", "model.parameters", ",.0f")
 PERPLEXITY = Column("test perplexity", TEST)
-EPOCHS = Column("epochs", lambda record: len(record.curve("train/epoch_loss")) or math.nan, ".0f")
-"""A dash for a count."""
+EPOCHS = Column("epochs", lambda record: len(record.curve("train/epoch_loss")), ".0f")
 LAST_GAIN = Column("gain of the last epoch (%)", lambda record: _last_gain(record), ".1f")
 """How far a training is from its plateau."""
 BITS = Column("bits per character", "test/bits_per_character", ".3f")
