@@ -101,7 +101,7 @@ def answer(results: Results) -> Answer:
                 "Test bits per character against seconds of training: targets learned, divided by "
                 "the speed on one thread, without validation and loading. Each mark is a training "
                 "of its own, whose learning rate reaches zero at its end; a line joins those of "
-                "one seed. The 5-gram is counted once.",
+                "one seed. Trainings of other lengths were not made. The 5-gram is counted once.",
                 [
                     Panel(
                         "computed seconds (log scale)",
