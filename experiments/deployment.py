@@ -9,9 +9,9 @@ from __future__ import annotations
 from experiments import cells, study
 from experiments.study import CELLS, Job, Question, Results, Study
 from unroll.report import plots
-from unroll.report.page import Answer, Table, linked, sentence, shown
+from unroll.report.page import Answer, Table, sentence, shown
 from unroll.report.runs import Measured, measured
-from unroll.report.verdict import best, ranking, verdict
+from unroll.report.verdict import best, chosen, ranking, verdict
 
 PRECISIONS = ("float32", "int8")
 TOKENS = 20000
@@ -50,9 +50,7 @@ def answer(results: Results) -> Answer:
     left = list(CELLS)
     for figures in (quality, times, small):
         left = best({cell: figures[cell] for cell in left})
-    choice = linked(
-        " or ".join(left), [run.run_id for cell in CELLS for run in results[label(cell)]]
-    )
+    choice = chosen(left, quality)
     return Answer(
         [
             sentence(

@@ -10,18 +10,17 @@ from __future__ import annotations
 import statistics
 
 from experiments import models, speed, study
-from experiments.models import NEURAL, NGRAM, TRANSFORMER
+from experiments.models import NEURAL, NGRAM
 from experiments.study import BITS, Question, Results, Study
 from unroll.report import plots
 from unroll.report.figures import Points
-from unroll.report.page import Answer, linked, number, sentence
+from unroll.report.page import Answer, number, sentence
 from unroll.report.plots import Panel
 from unroll.report.runs import Measured, measured
-from unroll.report.verdict import best, ranking
+from unroll.report.verdict import best, chosen, ranking
 
 COUNTED = {NGRAM: models.COUNTED[NGRAM]}
 EVERY = (*NEURAL, NGRAM)
-TUNED = {**study.TUNED, TRANSFORMER: study.tuned("transformer")}
 SHORT = {
     (name, epochs): f"{name}, {words}"
     for name in NEURAL
@@ -73,15 +72,11 @@ def answer(results: Results) -> Answer:
         wait: {name: bits[label] for name, label in within(wait, seconds).items()} for wait in waits
     }
 
-    def choice(found: dict[str, Measured]) -> object:
-        names = best(found)
-        return linked(" or ".join(names), [run for name in names for run in found[name].runs])
-
     choices = sentence(
         "Test bits per character choose, with the longest training of each model that ends within "
         "so many computed seconds: {}.",
         study.joined(
-            sentence("{}: {}", number(wait, runs, ",.1f"), choice(found))
+            sentence("{}: {}", number(wait, runs, ",.1f"), chosen(best(found), found))
             for wait, found in reached.items()
         ),
     )
@@ -148,11 +143,11 @@ STUDY = Study(
         *study.grid(
             study.PROFILE,
             {
-                label: f"{TUNED[name]} training.epochs={epochs}"
+                label: f"{models.TUNED[name]} training.epochs={epochs}"
                 for (name, epochs), label in SHORT.items()
             },
         ),
-        *speed.timed(study.PROFILE, TUNED),
+        *speed.timed(study.PROFILE, models.TUNED),
         *speed.timed(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,)),
     ),
     (

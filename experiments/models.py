@@ -3,7 +3,7 @@ and each network with the 5-gram mixed in."""
 
 from __future__ import annotations
 
-from experiments import cells, study
+from experiments import study
 from experiments.study import CELLS, Column, Job, Question, Results, Study
 from unroll.report import plots
 from unroll.report.page import Answer, sentence, shown
@@ -14,8 +14,8 @@ NGRAM = "5-gram"
 COUNTED = {"trigram": "model.order=3", NGRAM: "model.order=5"}
 NGRAM_JOBS = study.grid(f"{study.PROFILE} model=ngram", COUNTED, seeds=(1,))
 TRANSFORMER = "Transformer"
-TRANSFORMER_JOBS = study.grid(study.PROFILE, {TRANSFORMER: study.tuned("transformer")})
-NEURAL = (*CELLS, TRANSFORMER)
+TUNED = {**study.TUNED, TRANSFORMER: study.tuned("transformer")}
+NEURAL = tuple(TUNED)
 MIXED = {name: f"{name} and 5-gram" for name in NEURAL}
 CACHED = "5-gram and cache"
 CACHE = ("evaluation.cache.size=500", "evaluation.cache.theta=0", "evaluation.cache.weight=0.1")
@@ -93,7 +93,7 @@ def answer(results: Results) -> Answer:
 
 STUDY = Study(
     "models",
-    (*cells.JOBS, *TRANSFORMER_JOBS, *NGRAM_JOBS),
+    (*study.grid(study.PROFILE, TUNED), *NGRAM_JOBS),
     (
         Question(
             "models",

@@ -8,8 +8,8 @@ from markupsafe import Markup
 from experiments import study
 from experiments.study import Column, Question, Results, Study
 from unroll.report import plots
-from unroll.report.page import Answer, linked, number, sentence, shown
-from unroll.report.verdict import best, verdict
+from unroll.report.page import Answer, number, sentence, shown
+from unroll.report.verdict import best, chosen, verdict
 
 LOWER = "data.tokenizer.lower=true"
 TOKENS = {
@@ -21,11 +21,11 @@ SPELLED = ("subword", "character")
 """Tokens that leave next to nothing of a text unknown."""
 LIMIT = 40 if study.FULL else 100
 """Articles. A text has three times as many characters as subwords, and each costs a step."""
-BITS, COUNT, UNKNOWN = "test/bits_per_character", "test/tokens", "test/unknown_rate"
+COUNT, UNKNOWN = "test/tokens", "test/unknown_rate"
 
 
 def answer(results: Results) -> Answer:
-    bits = study.measures(results, TOKENS, BITS)
+    bits = study.measures(results, TOKENS, study.BITS.figure)
     word = results["word"]
     unknown = number(100 * word[0].value(UNKNOWN), [word[0].run_id])
     fine, finest = SPELLED
@@ -64,10 +64,7 @@ def answer(results: Results) -> Answer:
             ),
             sentence(
                 "The choice by bits per character, out of those that spell the text: {}.",
-                linked(
-                    " or ".join(best({token: bits[token] for token in SPELLED})),
-                    [run.run_id for token in SPELLED for run in results[token]],
-                ),
+                chosen(best({token: bits[token] for token in SPELLED}), bits),
             ),
         ],
         [
@@ -87,7 +84,7 @@ def answer(results: Results) -> Answer:
                     Column("test tokens", COUNT, ",.0f"),
                     Column("unknown (%)", UNKNOWN, scale=100),
                     study.PERPLEXITY,
-                    Column("bits per character", BITS, ".3f"),
+                    study.BITS,
                     study.PARAMETERS,
                 ],
                 f"An LSTM of {study.setting(word, 'model.hidden_size')} units, given the first "

@@ -331,9 +331,12 @@ class TransformerConfig(NeuralConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("heads", "feedforward_size", "context"):
-            value = getattr(self, key)
-            require(value is None or value >= 1, f"model.{key}={value}: must be at least 1")
+        for key, value in {
+            "heads": self.heads,
+            "feedforward_size": self.feedforward_width,
+            "context": self.context,
+        }.items():
+            require(value >= 1, f"model.{key}={value}: must be at least 1")
         require(
             self.hidden_size % (2 * self.heads) == 0,
             f"model.hidden_size={self.hidden_size}: must be a multiple of 2 * model.heads "
@@ -343,7 +346,7 @@ class TransformerConfig(NeuralConfig):
     @property
     def feedforward_width(self) -> int:
         """Units of the network after attention: as set, or four times the hidden size."""
-        return self.feedforward_size or 4 * self.hidden_size
+        return 4 * self.hidden_size if self.feedforward_size is None else self.feedforward_size
 
 
 @register("model", "ngram", builds="unroll.models.ngram:NGramModel")

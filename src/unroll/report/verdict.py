@@ -7,12 +7,12 @@ caller says which values are better, never what to conclude.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from unroll.report.page import shown
+from unroll.report.page import linked, shown
 from unroll.report.runs import Measured
 
 LEVEL = 0.95
@@ -139,6 +139,11 @@ def best(samples: Mapping[str, Measured], better: str = "lower") -> list[str]:
         for name in others
         if verdict((first, name), samples[first], samples[name]).said == UNDECIDED
     ]
+
+
+def chosen(names: Sequence[str], samples: Mapping[str, Measured]) -> Markup:
+    """Names such as ``best`` gives, linked to their runs."""
+    return linked(" or ".join(names), [run for name in names for run in samples[name].runs])
 
 
 def ranking(samples: Mapping[str, Measured], better: str = "lower", form: str = ".1f") -> Markup:
