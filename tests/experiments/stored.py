@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.study import Job, Results, Study
 
-from experiments import cross_scoring
+from experiments import comparison
 
 
 class Stored:
@@ -69,15 +69,15 @@ class Stored:
 
     def _compared(self, ids: list[str]) -> dict[str, Any]:
         draw, sample = self._draw("compare"), {"prefix": "a prefix", "text": "and on"}
-        writers = [("people", None), *((run, mode) for run in ids for mode in cross_scoring.MODES)]
+        writers = [("people", None), *((run, mode) for run in ids for mode in comparison.MODES)]
         return {
             "runs": [
                 {"run_id": run, "model": model}
-                for run, model in zip(ids, cross_scoring.READERS.values(), strict=True)
+                for run, model in zip(ids, comparison.READERS.values(), strict=True)
             ],
             "texts": [
                 {"writer": writer, "mode": mode, "samples": [sample]}
-                | {key: draw.uniform(0, 1) for key in cross_scoring.DIVERSITY}
+                | {key: draw.uniform(0, 1) for key in comparison.DIVERSITY}
                 for writer, mode in writers
             ],
             "scores": [

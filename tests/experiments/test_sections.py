@@ -13,7 +13,7 @@ from experiments.running import sections
 from experiments.study import MORE_SEEDS, SEEDS, TEST, Job, Question, Study
 from stored import Stored, stored
 
-from experiments import cross_scoring, gates, gradient_flow, reproduce, study
+from experiments import comparison, gates, gradient_flow, reproduce, study
 from unroll.report import page
 from unroll.report.page import Answer, Drawing, Section, Table
 
@@ -211,7 +211,7 @@ def test_a_matrix_names_runs_by_their_cells_and_reads_null_as_infinite() -> None
     }
     record: Any = Stored("run", Job("", ()), 1)
     record.result = lambda: result
-    matrix = cross_scoring.Matrix([record, record])
+    matrix = comparison.Matrix([record, record])
     assert matrix.perplexity("LSTM", "RNN", "greedy").values == (7.0, 7.0)
     assert matrix.perplexity("RNN", "test").values == (math.inf, math.inf)
 
